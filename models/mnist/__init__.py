@@ -1,0 +1,1 @@
+"""MNIST digits by a small multilayer perceptron; after mlx-examples mnist/ and richiksc/mlx-benchmarks."""
