@@ -1,0 +1,40 @@
+"""Registry of frameworks: one adapter file each, imported only when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+from measurement.errors import InputError
+from measurement.framework import Framework
+
+_FOLDER = Path(__file__).parent
+_IMPORTED = {"pytorch": "torch", "mlx": "mlx.core"}  # adapter -> what it needs installed
+
+
+def names() -> list[str]:
+    """Every framework that has an adapter."""
+    return sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__")
+
+
+def available(name: str) -> bool:
+    """Whether the framework's package is installed; does not import it."""
+    package = _IMPORTED[name].split(".")[0]
+    return importlib.util.find_spec(package) is not None
+
+
+def load(
+    name: str, device: str = "auto", dtype: str = "float32", threads: int | None = None
+) -> Framework:
+    """The adapter, on `device` (cpu, gpu, auto). Imports the framework. Raises InputError when it
+    is unknown, not installed, or lacks the device."""
+    if name not in names():
+        raise InputError(f"unknown framework '{name}'; choose one of: {', '.join(names())}")
+    if not available(name):
+        raise InputError(
+            f"framework '{name}' is not installed here; run 'pip install -r requirements.txt'"
+        )
+    module = importlib.import_module(f"frameworks.{name}")
+    adapter: Framework = module.Adapter(device, dtype, threads)
+    return adapter

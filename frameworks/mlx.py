@@ -1,0 +1,165 @@
+"""The MLX adapter: CPU, Metal and CUDA."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+from measurement import blas
+from measurement.errors import InputError
+
+_DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+
+
+class Adapter:
+    """See measurement.framework.Framework."""
+
+    name = "mlx"
+
+    def __init__(self, device: str, dtype: str, threads: int | None) -> None:
+        gpu = mx.metal.is_available() or mx.cuda.is_available()
+        if device == "gpu" and not gpu:
+            raise InputError(
+                "device=gpu: MLX sees no GPU here; use device=cpu, or install mlx[cuda13] (NVIDIA)"
+            )
+        self.device = "cpu" if device == "cpu" or not gpu else "gpu"
+        mx.set_default_device(mx.cpu if self.device == "cpu" else mx.gpu)
+        self.dtype = dtype
+        self._dtype = _DTYPES[dtype]
+        # MLX's own CPU kernels run on one thread; only its BLAS takes `threads`, which it reads
+        # from the environment that the supervisor prepares.
+
+    def versions(self) -> dict[str, str]:
+        versions = {"framework": metadata.version("mlx")}
+        if self.device == "gpu":
+            versions["gpu"] = str(mx.device_info(mx.gpu).get("device_name", "unknown"))
+            versions["backend"] = "metal" if mx.metal.is_available() else "cuda"
+        return versions
+
+    def numerics(self) -> dict[str, str]:
+        library = Path(mx.__file__).parent / "lib"
+        name = "libmlx.dylib" if platform.system() == "Darwin" else "libmlx.so"
+        state = blas.loaded(str(library / name)).tags()
+        # MLX multiplies float32 in TF32 on CUDA and on newer Metal unless this variable is 0.
+        tf32 = self.device == "gpu" and os.environ.get("MLX_ENABLE_TF32", "1") != "0"
+        state["tf32"] = "on" if tf32 else "off"
+        state["pool_threads"] = "1"
+        return state
+
+    def can_compile(self) -> str | None:
+        if self.device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+            return "mx.compile on the CPU needs a C++ compiler (g++ or clang++) on the PATH"
+        return None
+
+    def put(self, array: np.ndarray) -> mx.array:
+        value = mx.array(array)
+        if np.issubdtype(array.dtype, np.floating):
+            value = value.astype(self._dtype)
+        self.wait(value)
+        return value
+
+    def read(self, array: mx.array) -> np.ndarray:
+        if mx.issubdtype(array.dtype, mx.floating):
+            array = array.astype(mx.float32)
+        return np.array(array)
+
+    def wait(self, *values: Any) -> None:
+        mx.eval(*values)
+        mx.synchronize()
+
+    def compile_step(
+        self, step: Callable[..., Any], state: Any, compiled: bool
+    ) -> Callable[..., Any]:
+        function = mx.compile(step, inputs=state, outputs=state) if compiled else step
+
+        def submit(*batch: mx.array) -> mx.array:
+            value = function(*batch)
+            # Without this nothing runs: the graph would grow until somebody reads a value.
+            mx.eval(value, state)
+            return value
+
+        return submit
+
+    def compile_predict(
+        self, predict: Callable[..., Any], model: Any, compiled: bool
+    ) -> Callable[[Any], Any]:
+        def bound(inputs: mx.array) -> mx.array:
+            return predict(model, inputs)
+
+        function = mx.compile(bound, inputs=[model.state]) if compiled else bound
+
+        def submit(inputs: mx.array) -> mx.array:
+            output = function(inputs)
+            mx.eval(output)
+            return output
+
+        return submit
+
+    def write_parameters(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
+        named = dict(tree_flatten(model.parameters()))
+        for name, parameter in named.items():
+            if name not in values or values[name].shape != tuple(parameter.shape):
+                got = values[name].shape if name in values else "nothing"
+                raise ValueError(f"parameter {name}: expected {tuple(parameter.shape)}, got {got}")
+        model.update(tree_unflatten([(name, self.put(values[name])) for name in named]))
+        self.wait(model.state)
+
+    def read_parameters(self, model: Any) -> dict[str, np.ndarray]:
+        return {name: self.read(value) for name, value in tree_flatten(model.parameters())}
+
+    def gradients(
+        self, loss: Callable[..., Any], model: Any, *batch: Any
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        value, gradients = nn.value_and_grad(model, loss)(model, *batch)
+        return float(value), {name: self.read(g) for name, g in tree_flatten(gradients)}
+
+    def layer_outputs(self, model: Any, *inputs: Any) -> dict[str, np.ndarray]:
+        outputs: dict[str, np.ndarray] = {}
+
+        # MLX has no hooks: for the time of one call every module's class is a recording subclass.
+        def recording(original: type, name: str) -> type:
+            def call(module: Any, *arguments: Any, **keywords: Any) -> Any:
+                output = original.__call__(module, *arguments, **keywords)
+                outputs[name] = self.read(output)
+                return output
+
+            return type(original.__name__, (original,), {"__call__": call})
+
+        originals = [(module, type(module)) for _, module in model.named_modules()]
+        try:
+            for name, module in model.named_modules():
+                module.__class__ = recording(type(module), name)
+            model(*inputs)
+        finally:
+            for module, original in originals:
+                module.__class__ = original
+        return outputs
+
+    def inference(self) -> AbstractContextManager[Any]:
+        return nullcontext()  # MLX records gradients only where they are asked for
+
+    def reset_peak_memory(self) -> None:
+        mx.reset_peak_memory()
+
+    def device_peak_bytes(self) -> int | None:
+        return mx.get_peak_memory() if self.device == "gpu" else None
+
+    def matmul(self, size: int) -> Callable[[], None]:
+        generator = np.random.default_rng(0)
+        a, b = (self.put(generator.standard_normal((size, size), np.float32)) for _ in range(2))
+
+        def multiply() -> None:
+            self.wait(a @ b)
+
+        return multiply

@@ -1,0 +1,179 @@
+"""The PyTorch adapter: CPU, CUDA and MPS."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from measurement import blas
+from measurement.errors import InputError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Adapter:
+    """See measurement.framework.Framework."""
+
+    name = "pytorch"
+
+    def __init__(self, device: str, dtype: str, threads: int | None) -> None:
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        if device == "gpu" and accelerator is None:
+            raise InputError(
+                "device=gpu: PyTorch sees no GPU here; use device=cpu, or install a CUDA build"
+            )
+        self._torch = torch.device("cpu") if device == "cpu" or accelerator is None else accelerator
+        self.device = "cpu" if self._torch.type == "cpu" else "gpu"
+        self.dtype = dtype
+        self._dtype = _DTYPES[dtype]
+        self._waits = self.device == "gpu"
+        if threads:
+            torch.set_num_threads(threads)
+        # float32 means IEEE float32 in every framework here. cuDNN's convolutions default to TF32.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        # Lets torch.compile take the whole step, gradients and update included, as one graph.
+        torch._dynamo.config.trace_autograd_ops = True
+
+    def versions(self) -> dict[str, str]:
+        versions = {"framework": torch.__version__}
+        if self._torch.type == "cuda":
+            versions["cuda"] = str(torch.version.cuda)
+            versions["gpu"] = torch.cuda.get_device_name(self._torch)
+        elif self._torch.type == "mps":
+            versions["gpu"] = "Apple GPU (MPS)"
+        return versions
+
+    def numerics(self) -> dict[str, str]:
+        library = Path(torch.__file__).parent / "lib"
+        name = "libtorch_cpu.dylib" if os.uname().sysname == "Darwin" else "libtorch_cpu.so"
+        state = blas.loaded(str(library / name)).tags()
+        tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+        state["tf32"] = "on" if self._torch.type == "cuda" and tf32 else "off"
+        state["pool_threads"] = str(torch.get_num_threads())
+        return state
+
+    def can_compile(self) -> str | None:
+        if self._torch.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+            return "torch.compile on the CPU needs a C++ compiler (g++ or clang++) on the PATH"
+        return None
+
+    def put(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if tensor.is_floating_point():
+            tensor = tensor.to(self._dtype)
+        elif tensor.dtype != torch.int64 and array.ndim == 1:
+            tensor = tensor.long()  # class labels and row numbers: what PyTorch's own loaders give
+        tensor = tensor.to(self._torch)
+        self.wait()
+        return tensor
+
+    def read(self, array: torch.Tensor) -> np.ndarray:
+        tensor = array.detach().cpu()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+    def wait(self, *values: Any) -> None:
+        if self._waits:  # CPU kernels have finished when the call returns
+            torch.accelerator.synchronize()
+
+    def compile_step(
+        self, step: Callable[..., Any], state: Any, compiled: bool
+    ) -> Callable[..., Any]:
+        # dynamic=False: the short last batch gets its own kernels instead of slower general ones.
+        return torch.compile(step, fullgraph=True, dynamic=False) if compiled else step
+
+    def compile_predict(
+        self, predict: Callable[..., Any], model: Any, compiled: bool
+    ) -> Callable[[Any], Any]:
+        function = torch.compile(predict, fullgraph=True, dynamic=False) if compiled else predict
+
+        def submit(inputs: torch.Tensor) -> torch.Tensor:
+            with torch.inference_mode():
+                return function(model, inputs)
+
+        return submit
+
+    def write_parameters(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
+        # The module itself moves too, so that buffers follow.
+        model.to(device=self._torch, dtype=self._dtype)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name not in values or values[name].shape != tuple(parameter.shape):
+                    got = values[name].shape if name in values else "nothing"
+                    raise ValueError(f"parameter {name}: expected {tuple(parameter.shape)}, got {got}")
+                parameter.copy_(torch.from_numpy(np.array(values[name])))
+        self.wait()
+
+    def read_parameters(self, model: Any) -> dict[str, np.ndarray]:
+        # A copy: on the CPU .numpy() is a view, which the next step would change.
+        return {name: self.read(value).copy() for name, value in model.named_parameters()}
+
+    def gradients(
+        self, loss: Callable[..., Any], model: Any, *batch: Any
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        names, parameters = zip(*model.named_parameters(), strict=True)
+        value = loss(model, *batch)
+        gradients = torch.autograd.grad(value, parameters)
+        named = {n: self.read(g).copy() for n, g in zip(names, gradients, strict=True)}
+        return float(value.detach()), named
+
+    def layer_outputs(self, model: Any, *inputs: Any) -> dict[str, np.ndarray]:
+        outputs: dict[str, np.ndarray] = {}
+        handles = [
+            module.register_forward_hook(
+                lambda _module, _inputs, output, name=name: outputs.update({name: self.read(output).copy()})
+            )
+            for name, module in model.named_modules()
+        ]
+        try:
+            with self.inference():
+                model(*inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return outputs
+
+    def inference(self) -> AbstractContextManager[Any]:
+        return torch.inference_mode()
+
+    def reset_peak_memory(self) -> None:
+        if self._torch.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def device_peak_bytes(self) -> int | None:
+        if self._torch.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        if self._torch.type == "mps":
+            # MPS keeps no peak in this release; what the driver holds never shrinks in a trial.
+            return torch.mps.driver_allocated_memory()
+        return None
+
+    def matmul(self, size: int) -> Callable[[], None]:
+        generator = np.random.default_rng(0)
+        a, b = (self.put(generator.standard_normal((size, size), np.float32)) for _ in range(2))
+
+        def multiply() -> None:
+            torch.mm(a, b)
+            self.wait()
+
+        return multiply
+
+    def servable(self, model: Any, predict: Callable[..., Any]) -> torch.nn.Module:
+        """A module whose output is `predict`'s, for export."""
+
+        class Servable(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+                return predict(self.model, inputs)
+
+        return Servable().eval()

@@ -1,0 +1,152 @@
+"""Was the work equal, and was it done? Receipts, evidence of parity, completion.
+
+Nothing here trusts a twin: the receipt counts what the loop ran, the evidence comes from the very
+step that is timed, and the completion audit asks the clock.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# Relative tolerances of the evidence by dtype as run: (outputs, gradients, losses and updates).
+# float32 differs by the order of additions; bfloat16 keeps 8 bits of every product's result.
+TOLERANCES = {
+    "float32": (1e-5, 1e-4, 1e-5),
+    "bfloat16": (3e-2, 1e-1, 2e-2),
+    "float16": (4e-3, 2e-2, 3e-3),
+}
+COMPLETION_BOUNDS = (1.6, 2.5)
+RESIDUE_BOUND = 0.5
+# After whole epochs two float32 trainings drift apart a little by rounding alone.
+_RECEIPT_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one trial did: counts are exact, the last two fields are the fingerprints of learning."""
+
+    items: int
+    steps: int
+    flops: int
+    eval_items: int
+    inference_items: int
+    latency_calls: int
+    weight_change_norm: float
+    check_value: float
+
+
+def receipt_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> str | None:
+    """None when two receipts state the same work, else the first difference in a sentence."""
+    if a is None or b is None:
+        return "a work receipt is missing"
+    for name in ("items", "steps", "flops", "eval_items", "inference_items", "latency_calls"):
+        if a.get(name) != b.get(name):
+            return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
+    for name in ("weight_change_norm", "check_value"):
+        if not _close(a.get(name), b.get(name), _RECEIPT_TOLERANCE):
+            return f"the receipts differ in {name}: {a.get(name):.6g} against {b.get(name):.6g}"
+    if a["weight_change_norm"] == 0:
+        return "neither arm changed a weight"
+    return None
+
+
+def fingerprint(arrays: Mapping[str, np.ndarray]) -> list[float]:
+    """[norm, projection on a fixed random sign vector] over all arrays, float64.
+
+    The projection catches what keeps the norm: a permutation, a sign, two layers exchanged.
+    """
+    squares, projection = 0.0, 0.0
+    for name in sorted(arrays):
+        values = np.asarray(arrays[name], np.float64).ravel()
+        signs = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 2, values.size) * 2 - 1
+        squares += float(values @ values)
+        projection += float(values @ signs)
+    return [math.sqrt(squares), projection]
+
+
+def parity_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> str | None:
+    """None when two arms computed the same function, else the first difference in a sentence.
+
+    The evidence: digest of the work (workload, sizes, data, dtype), parameter count, fingerprints
+    of outputs and gradients on the first batch, the losses of ten steps and the update they made.
+    """
+    if a is None or b is None:
+        return "evidence of equal work is missing"
+    for name in ("work", "dtype", "parameters"):
+        if a.get(name) != b.get(name):
+            return f"the evidence differs in {name}: {a.get(name)} against {b.get(name)}"
+    outputs, gradients, losses = TOLERANCES[str(a["dtype"])]
+    for name, tolerance in (("output", outputs), ("gradient", gradients), ("update", gradients)):
+        # A projection sums signed terms, so both numbers are compared on the scale of the norm.
+        scale = max(abs(a[name][0]), abs(b[name][0]))
+        for x, y in zip(a[name], b[name], strict=True):
+            if not abs(x - y) <= tolerance * scale:
+                return f"the evidence differs in {name}: {x:.8g} against {y:.8g}"
+    if len(a["losses"]) != len(b["losses"]):
+        return f"the evidence has {len(a['losses'])} against {len(b['losses'])} losses"
+    for step, (x, y) in enumerate(zip(a["losses"], b["losses"], strict=True)):
+        if not _close(x, y, losses):
+            return f"the evidence differs in the loss of step {step}: {x:.8g} against {y:.8g}"
+    return None
+
+
+def completion(
+    timed_steps: Callable[[int], float],
+    read_back: Callable[[], object],
+    clock: Callable[[], float],
+    seconds: float,
+) -> tuple[float, float]:
+    """(time of 2k steps / time of k steps, time to read the state back / time of k steps).
+
+    k is chosen so that k steps take about `seconds`; medians of five interleaved repetitions. A
+    barrier that does not wait gives a ratio near 1 or a read-back as long as the steps.
+    """
+    steps = 8
+    while timed_steps(steps) < seconds / 2 and steps < 4096:
+        steps *= 2
+    read_back()
+    single, double, residue = [], [], []
+    for _ in range(5):
+        single.append(timed_steps(steps))
+        start = clock()
+        read_back()
+        residue.append(clock() - start)
+        double.append(timed_steps(2 * steps))
+    base = float(np.median(single))
+    return float(np.median(double)) / base, float(np.median(residue)) / base
+
+
+def completed(ratio: float, residue: float) -> bool:
+    """Whether a completion audit passes."""
+    return COMPLETION_BOUNDS[0] <= ratio <= COMPLETION_BOUNDS[1] and residue <= RESIDUE_BOUND
+
+
+def first_difference(
+    a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], tolerance: float
+) -> str | None:
+    """The first array, in `a`'s order, that differs by more than `tolerance` times its largest
+    magnitude; None when all agree."""
+    for name in a:
+        if name not in b:
+            return f"{name} is missing in one twin"
+        x, y = np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)
+        if x.shape != y.shape:
+            return f"{name} has shape {x.shape} against {y.shape}"
+        scale = max(np.max(np.abs(x), initial=0.0), np.max(np.abs(y), initial=0.0), 1e-30)
+        error = float(np.max(np.abs(x - y), initial=0.0)) / scale
+        if not error <= tolerance:  # also catches NaN
+            return f"{name} differs by {error:.2e} of its largest value (allowed {tolerance:.0e})"
+    extra = [name for name in b if name not in a]
+    return f"{extra[0]} is missing in one twin" if extra else None
+
+
+def _close(a: float | None, b: float | None, tolerance: float) -> bool:
+    if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
+        return False
+    return abs(a - b) <= tolerance * max(abs(a), abs(b))

@@ -1,0 +1,81 @@
+"""What the measurement needs of a framework. An adapter in frameworks/ fulfils it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+
+Array = Any  # a framework's own array
+
+
+class Framework(Protocol):
+    """One framework on one device with one dtype. Created once in a worker process."""
+
+    name: str
+    device: str  # "cpu" or "gpu", as it is
+    dtype: str  # of parameters and of the matrix products
+
+    def versions(self) -> dict[str, str]:
+        """Package versions and the device's own name."""
+        ...
+
+    def numerics(self) -> dict[str, str]:
+        """State as read from the loaded library: tf32, blas_loaded, blas_core, blas_threads ..."""
+        ...
+
+    def can_compile(self) -> str | None:
+        """None when its compile mode works here, else the reason why not."""
+        ...
+
+    def put(self, array: np.ndarray) -> Array:
+        """To the device; floats become this adapter's dtype, integers stay. Waits."""
+        ...
+
+    def read(self, array: Array) -> np.ndarray:
+        """Back to NumPy; waits; reduced floats come back as float32."""
+        ...
+
+    def wait(self, *values: Any) -> None:
+        """The barrier: returns when every value, and all work before it, is done."""
+        ...
+
+    def compile_step(self, step: Callable[..., Array], state: Any, compiled: bool) -> Callable[..., Array]:
+        """A callable that submits one step; `state` is all that the step changes."""
+        ...
+
+    def compile_predict(self, predict: Callable[..., Array], model: Any, compiled: bool) -> Callable[[Array], Array]:
+        """inputs -> outputs without gradient recording; submits."""
+        ...
+
+    def write_parameters(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
+        """Replace every parameter in place. Raises ValueError naming the first that does not fit."""
+        ...
+
+    def read_parameters(self, model: Any) -> dict[str, np.ndarray]:
+        """name -> float32 array."""
+        ...
+
+    def gradients(self, loss: Callable[..., Array], model: Any, *batch: Array) -> tuple[float, dict[str, np.ndarray]]:
+        """The loss of a batch and its gradient by parameter name."""
+        ...
+
+    def layer_outputs(self, model: Any, *inputs: Array) -> dict[str, np.ndarray]:
+        """Output of every submodule by dotted name in the order of computation; "" is the model."""
+        ...
+
+    def inference(self) -> AbstractContextManager[Any]:
+        """No gradient recording inside."""
+        ...
+
+    def reset_peak_memory(self) -> None: ...
+
+    def device_peak_bytes(self) -> int | None:
+        """Peak of the device allocator's live memory since the reset; None on a CPU."""
+        ...
+
+    def matmul(self, size: int) -> Callable[[], None]:
+        """A call that multiplies two resident (size, size) matrices of this dtype and waits."""
+        ...

@@ -1,0 +1,323 @@
+"""One trial: the same phases, in the same order, around any step of any framework.
+
+    first step | warm-up | reset | epoch, evaluation, epoch, evaluation ... | completion audit |
+    waited steps | single-item latency | batched inference | matmul ceiling | energy window
+
+Only epochs count as training time. Inside an epoch's clock there is the step and nothing else:
+batches are row numbers, put on the device before the clock starts, and the loss is read after it
+has stopped. Every sample is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from measurement.audit import Receipt, completion
+from measurement.framework import Framework
+from measurement.memory import process_peak_bytes
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of each phase; counts of calls, and seconds where a name says so."""
+
+    epochs: int
+    target_accuracy: float
+    warmup_steps: int = 20
+    audit_seconds: float = 0.1
+    waited_steps: int = 200
+    latency_warmup_calls: int = 50
+    latency_calls: int = 300
+    inference_seconds: float = 0.3
+    ceiling_seconds: float = 0.3
+    energy_seconds: float = 0.0  # 0: the machine has no meter
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a trial runs, bound to its data and framework by the worker.
+
+    step(batch) submits one step and returns its loss; batches(epoch) gives the epoch's batches on
+    the device with the number of items of each; reset() puts the initial parameters back;
+    evaluate() returns the test accuracy; predict_one(i) takes test item i from NumPy and returns
+    NumPy; predict_all() submits one pass over the resident test set and returns its output.
+    """
+
+    step: Callable[[Any], Any]
+    state: Any
+    batches: Callable[[int], list[tuple[Any, int]]]
+    reset: Callable[[], None]
+    evaluate: Callable[[], float]
+    predict_one: Callable[[int], np.ndarray]
+    predict_all: Callable[[], Any]
+    read_parameters: Callable[[], dict[str, np.ndarray]]
+    test_items: int
+    flops_per_item: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Every sample of one trial; seconds unless the name says otherwise."""
+
+    first_step_seconds: float
+    warmup_seconds: float
+    epoch_seconds: list[float]
+    epoch_cpu_seconds: list[float]
+    epoch_items: int
+    epoch_loss: list[float]
+    epoch_accuracy: list[float]
+    evaluation_seconds: list[float]
+    target_seconds: float | None
+    target_epochs: int | None
+    step_seconds: list[float]
+    latency_seconds: list[float]
+    inference_seconds: list[float]
+    inference_items: int
+    process_peak_bytes: int
+    device_peak_bytes: int | None
+    flops_per_second: float
+    ceiling_flops_per_second: float
+    completion_ratio: float
+    completion_residue: float
+    energy_window_epochs: int
+    receipt: Receipt
+    parameters: dict[str, np.ndarray] = field(repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the parameters, which are saved as safetensors."""
+        values = asdict(self)
+        del values["parameters"]
+        return values
+
+
+def run(
+    work: Work,
+    framework: Framework,
+    plan: Plan,
+    clock: Clock = time.perf_counter,
+    report: Callable[[str, dict[str, Any]], None] = lambda event, values: None,
+) -> Trial:
+    """Runs every phase. `report(event, values)` is called between phases, never inside a clock."""
+    work.reset()
+    initial = work.read_parameters()
+    framework.reset_peak_memory()
+
+    first_epoch = work.batches(0)
+    first = _timed(clock, framework, work, [first_epoch[0][0]])[0]
+    # The short last batch has a shape of its own, so it is compiled here too.
+    warmup = [batch for batch, _ in first_epoch[1 : plan.warmup_steps]] + [first_epoch[-1][0]]
+    warmup_seconds = _timed(clock, framework, work, warmup)[0]
+    work.evaluate()
+    work.reset()
+    report("warm", {"first_step_seconds": first, "warmup_seconds": warmup_seconds})
+
+    epochs = _epochs(work, framework, plan, clock, report)
+    trained = work.read_parameters()
+    report("trained", {})
+
+    timed = [batch for batch, _ in work.batches(0)]
+    ratio, residue = completion(
+        lambda steps: _timed(clock, framework, work, _cycle(timed, steps))[0],
+        lambda: work.read_parameters(),
+        clock,
+        plan.audit_seconds,
+    )
+    full = [batch for batch, items in work.batches(0) if items == first_epoch[0][1]]
+    step_seconds = [
+        _timed(clock, framework, work, [batch])[0] for batch in _cycle(full, plan.waited_steps)
+    ]
+    work.reset()
+    latency = _latency(work, plan, clock)
+    inference = _inference(work, framework, plan, clock)
+    process_peak = process_peak_bytes()
+    device_peak = framework.device_peak_bytes()
+    ceiling = matmul_ceiling(framework, plan.ceiling_seconds, clock)
+    energy_epochs = _energy_window(work, framework, plan, clock, report)
+
+    items = sum(count for _, count in first_epoch)
+    steps = len(first_epoch) * plan.epochs
+    seconds = sum(epochs["epoch_seconds"])
+    receipt = Receipt(
+        items=epochs.pop("items"),
+        steps=epochs.pop("steps"),
+        flops=items * plan.epochs * work.flops_per_item,
+        eval_items=work.test_items * plan.epochs,
+        inference_items=work.test_items,
+        latency_calls=len(latency),
+        weight_change_norm=_distance(initial, trained),
+        check_value=epochs["epoch_loss"][-1],
+    )
+    if (receipt.items, receipt.steps) != (items * plan.epochs, steps):
+        raise RuntimeError(f"the epochs ran {receipt.items} items in {receipt.steps} steps")
+    return Trial(
+        first_step_seconds=first,
+        warmup_seconds=warmup_seconds,
+        epoch_items=items,
+        step_seconds=step_seconds,
+        latency_seconds=latency,
+        inference_seconds=inference,
+        inference_items=work.test_items,
+        process_peak_bytes=process_peak,
+        device_peak_bytes=device_peak,
+        flops_per_second=receipt.flops / seconds,
+        ceiling_flops_per_second=ceiling,
+        completion_ratio=ratio,
+        completion_residue=residue,
+        energy_window_epochs=energy_epochs,
+        receipt=receipt,
+        parameters=trained,
+        **epochs,
+    )
+
+
+def _timed(
+    clock: Clock, framework: Framework, work: Work, batches: list[Any]
+) -> tuple[float, list[Any]]:
+    """Seconds from the first submission until every result and all state exist; the losses."""
+    losses = []
+    framework.wait(work.state)
+    start = clock()
+    for batch in batches:
+        losses.append(work.step(batch))
+    framework.wait(losses, work.state)
+    return clock() - start, losses
+
+
+def _epochs(
+    work: Work,
+    framework: Framework,
+    plan: Plan,
+    clock: Clock,
+    report: Callable[[str, dict[str, Any]], None],
+) -> dict[str, Any]:
+    values: dict[str, list[float]] = {
+        name: []
+        for name in (
+            "epoch_seconds",
+            "epoch_cpu_seconds",
+            "epoch_loss",
+            "epoch_accuracy",
+            "evaluation_seconds",
+        )
+    }
+    target_seconds, target_epochs, items, steps = None, None, 0, 0
+    for epoch in range(plan.epochs):
+        fed = work.batches(epoch)
+        batches = [batch for batch, _ in fed]
+        sizes = [count for _, count in fed]
+        report("epoch_begin", {"epoch": epoch})
+        cpu = time.process_time()
+        seconds, losses = _timed(clock, framework, work, batches)
+        values["epoch_cpu_seconds"].append(time.process_time() - cpu)
+        values["epoch_seconds"].append(seconds)
+        report("epoch_end", {"epoch": epoch})
+        items, steps = items + sum(sizes), steps + len(losses)
+        means = [float(framework.read(loss)) for loss in losses]
+        values["epoch_loss"].append(float(np.average(means, weights=sizes)))
+        start = clock()
+        accuracy = work.evaluate()
+        values["evaluation_seconds"].append(clock() - start)
+        values["epoch_accuracy"].append(accuracy)
+        if target_epochs is None and accuracy >= plan.target_accuracy:
+            target_seconds, target_epochs = sum(values["epoch_seconds"]), epoch + 1
+        report(
+            "epoch",
+            {
+                "epoch": epoch,
+                "seconds": seconds,
+                "loss": values["epoch_loss"][-1],
+                "accuracy": accuracy,
+                "items": sum(sizes),
+                "time": time.time(),
+            },
+        )
+    return {
+        **values,
+        "target_seconds": target_seconds,
+        "target_epochs": target_epochs,
+        "items": items,
+        "steps": steps,
+    }
+
+
+def _latency(work: Work, plan: Plan, clock: Clock) -> list[float]:
+    """One item at a time, from NumPy to NumPy, as a caller meets it."""
+    for call in range(plan.latency_warmup_calls):
+        work.predict_one(call % work.test_items)
+    samples = []
+    for call in range(plan.latency_calls):
+        start = clock()
+        work.predict_one(call % work.test_items)
+        samples.append(clock() - start)
+    return samples
+
+
+def _inference(work: Work, framework: Framework, plan: Plan, clock: Clock) -> list[float]:
+    """Seconds of each pass over the whole resident test set; five at least."""
+    framework.wait(work.predict_all())
+    samples: list[float] = []
+    while len(samples) < 5 or sum(samples) < plan.inference_seconds:
+        start = clock()
+        framework.wait(work.predict_all())
+        samples.append(clock() - start)
+    return samples
+
+
+def matmul_ceiling(framework: Framework, seconds: float, clock: Clock = time.perf_counter) -> float:
+    """FLOP/s of the fastest square matrix product found within about `seconds` per size.
+
+    Sizes double as long as one call stays under a fifth of the time allowed, so that neither the
+    reference BLAS nor a large GPU gets sizes that are not for it.
+    """
+    best, size = 0.0, 256
+    while size <= 8192:
+        multiply = framework.matmul(size)
+        multiply()
+        samples: list[float] = []
+        while len(samples) < 3 or sum(samples) < seconds / 3:
+            start = clock()
+            multiply()
+            samples.append(clock() - start)
+        best = max(best, 2 * size**3 / min(samples))
+        if min(samples) > seconds / 20:
+            break
+        size *= 2
+    return best
+
+
+def _energy_window(
+    work: Work,
+    framework: Framework,
+    plan: Plan,
+    clock: Clock,
+    report: Callable[[str, dict[str, Any]], None],
+) -> int:
+    """Repeats whole epochs for at least `energy_seconds`, because meters advance in batches of up
+    to a third of a second: returns how many."""
+    if plan.energy_seconds <= 0:
+        return 0
+    batches = [batch for batch, _ in work.batches(0)]
+    report("energy_begin", {})
+    start, epochs = clock(), 0
+    while clock() - start < plan.energy_seconds:
+        _timed(clock, framework, work, batches)
+        epochs += 1
+    report("energy_end", {"epochs": epochs, "seconds": clock() - start})
+    return epochs
+
+
+def _cycle(batches: list[Any], count: int) -> list[Any]:
+    return [batches[i % len(batches)] for i in range(count)]
+
+
+def _distance(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> float:
+    """Euclidean distance between two sets of parameters, in float64."""
+    squares = [np.sum((after[name].astype(np.float64) - before[name]) ** 2) for name in before]
+    return float(np.sqrt(sum(squares)))

@@ -1,0 +1,32 @@
+"""Registry of workloads: a folder of this package that holds a config.py is one."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from measurement.errors import InputError
+
+_FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Every workload, alphabetically."""
+    return sorted(path.parent.name for path in _FOLDER.glob("*/config.py"))
+
+
+def frameworks(workload: str) -> list[str]:
+    """The frameworks a workload has a twin for."""
+    common = {"__init__", "config", "data"}
+    return sorted(p.stem for p in (_FOLDER / workload).glob("*.py") if p.stem not in common)
+
+
+def load(workload: str, part: str) -> ModuleType:
+    """`part` is `config`, `data` or a framework's name. Raises InputError for an unknown one."""
+    if workload not in names():
+        raise InputError(f"unknown workload '{workload}'; choose one of: {', '.join(names())}")
+    if part not in ("config", "data") and part not in frameworks(workload):
+        known = ", ".join(frameworks(workload))
+        raise InputError(f"workload '{workload}' has no twin in '{part}'; it has: {known}")
+    return importlib.import_module(f"models.{workload}.{part}")

@@ -1,0 +1,68 @@
+"""The MNIST multilayer perceptron in MLX. Twin of pytorch.py: a diff shows only the spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_map
+
+from models.mnist.config import CLASSES, PIXELS, Config
+
+
+class Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs, bias=True)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return nn.relu(self.linear(x))
+
+
+class Model(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        widths = [PIXELS, *[config.hidden_size] * config.layers]
+        self.hidden = [
+            Block(inputs, outputs) for inputs, outputs in zip(widths, widths[1:], strict=False)
+        ]
+        self.head = nn.Linear(widths[-1], CLASSES, bias=True)
+
+    def __call__(self, images: mx.array) -> mx.array:
+        """images (n, 784) -> logits (n, 10)."""
+        x = images
+        for block in self.hidden:
+            x = block(x)
+        return self.head(x)
+
+
+def loss(model: Model, images: mx.array, labels: mx.array) -> mx.array:
+    """Mean cross-entropy of a batch."""
+    return nn.losses.cross_entropy(model(images), labels, reduction="mean")
+
+
+def predict(model: Model, images: mx.array) -> mx.array:
+    """images (n, 784) -> digit (n,)."""
+    return mx.argmax(model(images), axis=1)
+
+
+def training(model: Model, config: Config) -> tuple[Callable[..., mx.array], list[Any]]:
+    """(step, state): a step does one update by plain SGD and returns the loss before it; state
+    is all that a step changes."""
+    loss_and_gradients = nn.value_and_grad(model, loss)
+
+    def step(images: mx.array, labels: mx.array, rows: mx.array) -> mx.array:
+        batch = mx.take(images, rows, axis=0), mx.take(labels, rows, axis=0)
+        value, gradients = loss_and_gradients(model, *batch)
+        model.update(
+            tree_map(
+                lambda parameter, gradient: parameter - config.learning_rate * gradient,
+                model.trainable_parameters(),
+                gradients,
+            )
+        )
+        return value
+
+    return step, [model.state]
