@@ -1,0 +1,111 @@
+"""Warnings that travel with a result: what is wrong with it, and what would cure it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MINIMUM_PAIRS = 6
+"""The smallest sample whose minimum...maximum covers the median at 95 % (1 - 2**-5 = 96.9 %)."""
+
+BLOCKING = frozenset({"NOT-INTERLEAVED", "ONE-PROCESS"})
+"""Flags under which no difference between arms may be called a difference of frameworks."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A warning: its fixed name, one sentence for people, and the remedy ("" = there is none)."""
+
+    name: str
+    sentence: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.sentence}" + (f" {self.remedy}" if self.remedy else "")
+
+
+def few(n: int, what: str = "pairs") -> Flag:
+    """FEW: under six no order-statistic interval at 95 % exists.
+
+    >>> few(5).sentence
+    '5 pairs: even min...max covers only 93.75 % and p < 0.05 is out of reach.'
+    """
+    if n < 2:
+        sentence = f"{n} {what}: nothing is known about the spread."
+    else:
+        covered = f"{100 * (1 - 2.0 ** (1 - n)):.2f}".rstrip("0").rstrip(".")
+        sentence = (
+            f"{n} {what}: even min...max covers only {covered} % and p < 0.05 is out of reach."
+        )
+    return Flag("FEW", sentence, f"Run at least {MINIMUM_PAIRS} {what}; 20 to 30 are advised.")
+
+
+def rare(n: int, share: float) -> Flag:
+    """RARE: always printed, since no formula can show what the sample does not hold."""
+    return Flag("RARE", f"{n} runs can miss a slow mode rarer than {100 * share:.0f} %.")
+
+
+def split(geometric_mean: float) -> Flag:
+    """SPLIT: the average run and the typical run disagree."""
+    return Flag(
+        "SPLIT",
+        f"The ratio of geometric means, {geometric_mean:.4g}, lies outside the interval: "
+        "the typical and the average run disagree.",
+        "Look at the slow runs of each arm.",
+    )
+
+
+def not_interleaved(sentence: str = "The arms were not run in random order in pairs.") -> Flag:
+    """NOT-INTERLEAVED: drift of the machine cannot be told from a difference between the arms."""
+    return Flag("NOT-INTERLEAVED", sentence, "Measure both arms in one `study`.")
+
+
+def few_latencies(fewest: int, wanted: int, percentile: int) -> Flag:
+    """FEW-LATENCIES: fewer than ten calls of a run lie beyond the percentile."""
+    return Flag(
+        "FEW-LATENCIES",
+        f"p{percentile} of a run rests on {fewest} calls; {wanted} would put ten beyond it.",
+        "Raise the number of timed calls.",
+    )
+
+
+def drift(arm: str, lag1: float, p: float) -> Flag:
+    """DRIFT: consecutive runs of one arm resemble each other."""
+    return Flag(
+        "DRIFT",
+        f"Runs of {arm} depend on the run before (lag-1 {lag1:+.2f}, p {p:.2g}); "
+        "the pairs remove it, the arm's own median does not.",
+        "Let the machine settle and close other programs.",
+    )
+
+
+def order(ratio: float, low: float, high: float) -> Flag:
+    """ORDER: who goes first matters."""
+    return Flag(
+        "ORDER",
+        f"The ratio depends on which arm runs first (AB over BA {ratio:.3f}, "
+        f"{low:.3f} to {high:.3f}): one arm's run disturbs the next.",
+        "Lengthen the idle gap between trials.",
+    )
+
+
+TRIAL_REMEDIES = {
+    "REFERENCE-BLAS": ("multiplied with the reference BLAS", "Choose blas=mkl or blas=openblas."),
+    "LOAD": ("ran while other programs kept the machine busy", "Close them and repeat."),
+    "AUDIT": (
+        "failed the completion audit: twice the work did not take twice the time",
+        "Look at the barrier of the adapter, or repeat on a quiet machine.",
+    ),
+    "DIRTY-TREE": ("ran code that is in no commit", "Commit, then measure."),
+    "BATTERY": ("ran on battery", "Plug the machine in."),
+    "THERMAL": ("ran on a throttled machine", "Let it cool down; lengthen the idle gap."),
+}
+
+
+def trial_flag(name: str, flagged: int, trials: int) -> Flag:
+    """A flag that trials carry, counted over the trials of a comparison.
+
+    >>> str(trial_flag("BATTERY", 2, 12))
+    'BATTERY: 2 of 12 trials ran on battery. Plug the machine in.'
+    """
+    what, remedy = TRIAL_REMEDIES.get(name, (f"carry the flag {name}", ""))
+    return Flag(name, f"{flagged} of {trials} trials {what}.", remedy)
