@@ -1,0 +1,162 @@
+"""What this machine is and what state it is in: facts for the record, and flags that would spoil a
+measurement."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+BUSY_FRACTION = 0.10  # of all cores, by other processes
+
+
+def facts() -> dict[str, str]:
+    """Hardware and system, all strings; nothing that names a person or a host."""
+    return {
+        "machine_cpu": cpu_name(),
+        "machine_cores": str(physical_cores()),
+        "machine_memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}",
+        "machine_os": f"{platform.system()} {platform.release()}",
+        "machine_arch": platform.machine(),
+        "version_python": platform.python_version(),
+    }
+
+
+def fingerprint() -> str:
+    """Readable and stable name of this machine: system, architecture, cores and a salted hash of
+    its identity, so that the same machine is known again and its name is not."""
+    identity = _identity() + cpu_name() + str(psutil.virtual_memory().total)
+    digest = hashlib.sha256(b"framework-study:" + identity.encode()).hexdigest()[:6]
+    system = {"Darwin": "mac"}.get(platform.system(), platform.system().lower())
+    return f"{system}-{platform.machine()}-{physical_cores()}c-{digest}"
+
+
+def cpu_name() -> str:
+    """The chip's marketing name."""
+    if platform.system() == "Darwin":
+        return _command("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return match.group(1).strip() if match else platform.processor() or "unknown"
+
+
+def physical_cores() -> int:
+    """Cores this process may use, hyper-threads not counted."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(psutil.cpu_count(logical=False) or usable, usable)
+
+
+def state(seconds: float = 0.3) -> dict[str, Any]:
+    """Load by others, power source, thermal pressure, swap, as they are now."""
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    return {
+        "busy_fraction": psutil.cpu_percent(interval=seconds) / 100,
+        "on_battery": bool(battery and not battery.power_plugged),
+        "low_power_mode": _low_power_mode(),
+        "thermal_pressure": thermal_pressure(),
+        "swap_used_fraction": psutil.swap_memory().percent / 100,
+        "rosetta": _rosetta(),
+    }
+
+
+def flags(now: dict[str, Any]) -> list[str]:
+    """Names of what in a state would spoil a measurement."""
+    found = []
+    if now["busy_fraction"] > BUSY_FRACTION:
+        found.append("LOAD")
+    if now["on_battery"]:
+        found.append("BATTERY")
+    if now["low_power_mode"]:
+        found.append("LOW-POWER")
+    if (now["thermal_pressure"] or 0) > 0:
+        found.append("THERMAL")
+    if now["swap_used_fraction"] > 0.5:
+        found.append("SWAP")
+    if now["rosetta"]:
+        found.append("ROSETTA")
+    return found
+
+
+class LoadWindow:
+    """Share of all cores used by others, and stolen by the hypervisor, between two moments."""
+
+    def __init__(self) -> None:
+        self._start = psutil.cpu_times(), time.monotonic()
+
+    def stop(self, worker_cpu_seconds: float) -> tuple[float, float]:
+        """(fraction of all cores used by other processes, fraction stolen)."""
+        before, now = self._start[0], psutil.cpu_times()
+        elapsed = max(time.monotonic() - self._start[1], 1e-9) * (psutil.cpu_count() or 1)
+        busy = sum(
+            getattr(now, name, 0.0) - getattr(before, name, 0.0)
+            for name in ("user", "nice", "system", "irq", "softirq")
+        )
+        stolen = getattr(now, "steal", 0.0) - getattr(before, "steal", 0.0)
+        return max(busy - worker_cpu_seconds, 0.0) / elapsed, max(stolen, 0.0) / elapsed
+
+
+def thermal_pressure() -> int | None:
+    """macOS thermal pressure level, 0 (nominal) to 4, without sudo; None elsewhere.
+
+    The notification `com.apple.system.thermalpressurelevel` read by notify_get_state(3).
+    """
+    if platform.system() != "Darwin":
+        return None
+    library, token, level = ctypes.CDLL(None), ctypes.c_int(), ctypes.c_uint64()
+    name = b"com.apple.system.thermalpressurelevel"
+    if library.notify_register_check(name, ctypes.byref(token)) != 0:
+        return None
+    library.notify_get_state(token, ctypes.byref(level))
+    library.notify_cancel(token)
+    return int(level.value)
+
+
+def commit(folder: Path) -> tuple[str, bool]:
+    """(git commit, whether the tree differs from it) of the project's folder; ("", False) outside
+    a checkout."""
+    head = _command("git", "-C", str(folder), "rev-parse", "HEAD")
+    dirty = bool(head and _command("git", "-C", str(folder), "status", "--porcelain"))
+    return head, dirty
+
+
+def _low_power_mode() -> bool:
+    if platform.system() != "Darwin":
+        return False
+    return "lowpowermode         1" in _command("pmset", "-g")
+
+
+def _rosetta() -> bool:
+    return platform.system() == "Darwin" and _command("sysctl", "-n", "sysctl.proc_translated") == "1"
+
+
+def _identity() -> str:
+    if platform.system() == "Darwin":
+        text = _command("ioreg", "-rd1", "-c", "IOPlatformExpertDevice")
+        match = re.search(r'"IOPlatformUUID" = "([^"]+)"', text)
+        return match.group(1) if match else platform.node()
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            if text := Path(path).read_text().strip():
+                return text
+        except OSError:
+            continue
+    return platform.node()
+
+
+def _command(*words: str) -> str:
+    """Standard output of a short command, "" when it does not exist or fails."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,81 @@
+"""Every name that a run carries: metrics with unit and better direction, parameters, tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["lower", "higher"] | None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`exact`: the same work gives the same value, so nothing is tested. `label`: for people."""
+
+    name: str
+    unit: str
+    better: Direction
+    label: str
+    exact: bool = False
+
+
+_METRICS = (
+    Metric("train/epoch_seconds", "s", "lower", "time of an epoch"),
+    Metric("train/epoch_items_per_second", "items/s", "higher", "throughput of an epoch"),
+    Metric("train/loss", "", "lower", "mean training loss"),
+    Metric("eval/accuracy", "", "higher", "test accuracy"),
+    Metric("train/total_seconds", "s", "lower", "training time (all timed epochs)"),
+    Metric("train/first_step_seconds", "s", "lower", "first step (compile and allocation)"),
+    Metric("train/step_seconds_p50", "s", "lower", "training step, median"),
+    Metric("train/step_seconds_p90", "s", "lower", "training step, p90"),
+    Metric("train/items_per_second", "items/s", "higher", "training throughput"),
+    Metric("inference/latency_seconds_p50", "s", "lower", "latency of one item, median"),
+    Metric("inference/latency_seconds_p90", "s", "lower", "latency of one item, p90"),
+    Metric("inference/latency_seconds_p99", "s", "lower", "latency of one item, p99"),
+    Metric("inference/items_per_second", "items/s", "higher", "batched inference throughput"),
+    Metric("memory/process_peak_bytes", "B", "lower", "peak memory of the process"),
+    Metric("memory/device_peak_bytes", "B", "lower", "peak memory of the device allocator"),
+    Metric("energy/joules", "J", "lower", "energy of the timed epochs"),
+    Metric("energy/watts_mean", "W", "lower", "mean power in training"),
+    Metric("target/seconds", "s", "lower", "training time to the target accuracy"),
+    Metric("target/epochs", "epochs", "lower", "epochs to the target accuracy", exact=True),
+    Metric("cost/usd", "USD", "lower", "cost of the timed epochs"),
+    Metric("hardware/flops_per_second", "FLOP/s", "higher", "achieved arithmetic rate"),
+    Metric("hardware/ceiling_fraction", "", "higher", "share of the matrix-product ceiling"),
+    Metric("hardware/cpu_percent_mean", "%", None, "CPU use of the worker (100 = one core)"),
+    Metric("hardware/gpu_percent_mean", "%", None, "GPU use"),
+    Metric("hardware/ceiling_flops_per_second", "FLOP/s", None, "matrix-product ceiling here"),
+    Metric("audit/completion_ratio", "", None, "time of twice the steps over time of the steps"),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
+STEPPED = ("train/epoch_seconds", "train/epoch_items_per_second", "train/loss", "eval/accuracy")
+PRIMARY = "train/total_seconds"
+
+# The condition as it ran. Under these names it is a tag of every trial, and a parameter too where
+# MLflow has not logged the same name already as the user asked for it (device=auto).
+CELL = (
+    "workload",
+    "framework",
+    "device",
+    "dtype",
+    "compile",
+    "compile_inference",
+    "blas",
+    "blas_loaded",
+    "blas_threads",
+    "threads",
+    "tf32",
+    "preset",
+    "dataset",
+    "epochs",
+    "batch_size",
+    "target",
+    "version_framework",
+    "version_python",
+)
+# Sizes of a workload's configuration follow under their own names with this prefix.
+SIZE = "size."
+
+KIND = "kind"  # trial, study
+TAGS = ("study", "arm", "pair", "order", "machine", "parity", "receipt", "tf32", "flags")
+SAMPLES = "samples.parquet"

@@ -1,0 +1,196 @@
+"""Runs of any tracking server as plain rows. One search serves the analysis; samples on demand."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from measurement.errors import InputError
+from tracking import names
+from tracking.store import reachable
+
+
+@dataclass(frozen=True)
+class Row:
+    """One trial. `metrics` holds the run-level values; `cell` the condition as it ran."""
+
+    run_id: str
+    name: str
+    status: str
+    start_seconds: float
+    study: str
+    arm: str
+    pair: int | None
+    order: int | None
+    machine: str
+    seed: int
+    cell: dict[str, str]
+    parity: dict[str, Any] | None
+    receipt: dict[str, Any] | None
+    flags: tuple[str, ...]
+    metrics: dict[str, float]
+    not_measured: dict[str, str]
+    source: str
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Two arms to compare. role: headline, resolution (A/A), wheel, as shipped."""
+
+    numerator: str
+    denominator: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """The design, as it was written before the first trial."""
+
+    name: str
+    run_id: str
+    pairs: int
+    margin: float
+    metric: str
+    target: float
+    family: tuple[str, ...]
+    arms: tuple[str, ...]
+    comparisons: tuple[Pairing, ...]
+
+
+def trials(
+    study: str | None = None, run_ids: Sequence[str] | None = None, finished: bool = True
+) -> list[Row]:
+    """Trials of a study, or the named ones, oldest first.
+
+    Raises InputError for a run id that does not exist or is no trial, and when the server does not
+    answer. Runs that were cut off keep the status RUNNING and are left out unless asked for.
+    """
+    if run_ids is not None:
+        return [_row(_trial_run(run_id)) for run_id in run_ids]
+    conditions = [f"tags.{names.KIND} = 'trial'"]
+    if study is not None:
+        conditions.append(f"tags.study = '{_quoted(study)}'")
+    if finished:
+        conditions.append("attributes.status = 'FINISHED'")
+    rows = [_row(run) for run in _search(" and ".join(conditions))]
+    return sorted(rows, key=lambda row: row.start_seconds)
+
+
+def samples(run_id: str) -> dict[str, np.ndarray]:
+    """Every sample of one trial: series name -> float64 array (seconds, accuracies, losses)."""
+    with tempfile.TemporaryDirectory() as folder, reachable():
+        path = MlflowClient().download_artifacts(run_id, names.SAMPLES, folder)
+        table = pyarrow.parquet.read_table(path).to_pydict()
+    series: dict[str, list[float]] = {}
+    for name, value in zip(table["series"], table["value"], strict=True):
+        series.setdefault(name, []).append(value)
+    return {name: np.asarray(values, np.float64) for name, values in series.items()}
+
+
+def study(name: str | None) -> Study:
+    """A study's design by name; None is the newest. Raises InputError listing those there are."""
+    runs = sorted(
+        _search(f"tags.{names.KIND} = 'study'"), key=lambda run: run.info.start_time, reverse=True
+    )
+    known = list(dict.fromkeys(run.data.tags["study"] for run in runs))
+    chosen = [run for run in runs if name is None or run.data.tags["study"] == name]
+    if not chosen:
+        listed = ", ".join(known[:10]) or "none yet; start one with 'mlflow run .'"
+        raise InputError(f"no study named '{name or 'latest'}' in this store; there are: {listed}")
+    run = chosen[-1] if name is not None else chosen[0]  # a resumed study keeps its first design
+    design = json.loads(run.data.tags["design"])
+    return Study(
+        name=run.data.tags["study"],
+        run_id=run.info.run_id,
+        pairs=design["pairs"],
+        margin=design["margin"],
+        metric=design["metric"],
+        target=design["target"],
+        family=tuple(design["family"]),
+        arms=tuple(design["arms"]),
+        comparisons=tuple(Pairing(**pairing) for pairing in design["comparisons"]),
+    )
+
+
+def _search(condition: str) -> list[Run]:
+    client, found, token = MlflowClient(), [], None
+    with reachable():
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        while True:
+            page = client.search_runs(experiments, condition, max_results=5000, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+
+def _trial_run(run_id: str) -> Run:
+    try:
+        with reachable():
+            run = MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise InputError(
+            f"no run '{run_id}' in this store; expected the id of a trial (32 characters), as in the UI"
+        ) from None
+    if run.data.tags.get(names.KIND) != "trial":
+        raise InputError(
+            f"run '{run_id}' is no trial; expected one made by <workload>_<framework> or by study"
+        )
+    return run
+
+
+def _row(run: Run) -> Row:
+    tags, params = run.data.tags, run.data.params
+    cell = {key: tags.get(key, params.get(key, "")) for key in names.CELL}
+    cell |= {k.removeprefix(names.SIZE): v for k, v in tags.items() if k.startswith(names.SIZE)}
+    flags = tags.get("flags", "")
+    return Row(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        start_seconds=run.info.start_time / 1000,
+        study=tags.get("study", ""),
+        arm=tags.get("arm", cell["framework"]),
+        pair=_whole(tags.get("pair")),
+        order=_whole(tags.get("order")),
+        machine=tags.get("machine", ""),
+        seed=int(tags.get("seed", params.get("seed", "0"))),
+        cell=cell,
+        parity=_json(tags.get("parity")),
+        receipt=_json(tags.get("receipt")),
+        flags=tuple(flag for flag in flags.split(",") if flag),
+        metrics={k: v for k, v in run.data.metrics.items() if not k.startswith("system/")},
+        not_measured=_json(tags.get("not_measured")) or {},
+        source=tags.get("source", "measured"),
+    )
+
+
+def _json(text: str | None) -> dict[str, Any] | None:
+    if not text:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return None  # a tag that was cut or edited is no evidence
+    return value if isinstance(value, dict) else None
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
+
+
+def _quoted(text: str) -> str:
+    if "'" in text:
+        raise InputError(f"study name {text!r} holds a quote; use letters, digits, '.', '_' and '-'")
+    return text

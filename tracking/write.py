@@ -1,0 +1,124 @@
+"""A finished trial becomes one run, in a few batched calls, after the measuring."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+
+from tracking import names
+from tracking.store import prepare, reachable
+
+_NOTE = "mlflow.note.content"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric: epoch (or sample) number and wall-clock time in seconds."""
+
+    name: str
+    value: float
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a trial says to its run."""
+
+    name: str
+    note: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    points: Sequence[Point]
+    dataset: Mapping[str, str]
+    files: Path
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def begin(kind: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+    """Opens a run, status RUNNING, and returns its id. The run that `mlflow run` has opened
+    already is used where there is one and the caller is not a child of another."""
+    experiment = prepare()
+    all_tags = {names.KIND: kind, **tags}
+    with reachable():
+        client = MlflowClient()
+        given = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
+        if given:
+            client.log_batch(given, tags=[RunTag(k, str(v)) for k, v in all_tags.items()])
+            client.update_run(given, name=name)
+            return given
+        if parent:
+            all_tags["mlflow.parentRunId"] = parent
+        return str(client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
+
+
+def finish(run_id: str, status: str = "FINISHED") -> None:
+    """Closes a run: FINISHED, FAILED or KILLED."""
+    with reachable():
+        MlflowClient().set_terminated(run_id, status)
+
+
+def log_trial(run_id: str, record: Record) -> None:
+    """Everything a trial has to say; the run stays open, so that a write cut off half-way leaves a
+    run that no analysis takes for a finished one."""
+    client = MlflowClient()
+    with reachable():
+        present = client.get_run(run_id).data.params
+        params = [Param(k, str(v)) for k, v in record.params.items() if k not in present]
+        metrics = [Metric(p.name, p.value, int(p.seconds * 1000), p.step) for p in record.points]
+        tags = [RunTag(k, str(v)) for k, v in {**record.tags, _NOTE: record.note}.items() if v != ""]
+        client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+        dataset = Dataset(
+            name=record.dataset["name"],
+            digest=record.dataset["sha256"][:36],
+            source_type="code",
+            source=json.dumps({"tags": {"source": record.dataset["source"]}}),
+            profile=json.dumps({k: v for k, v in record.dataset.items() if k.endswith("items")}),
+        )
+        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train")])])
+        client.log_artifacts(run_id, str(record.files))
+        client.update_run(run_id, name=record.name)
+
+
+def attach(run_id: str, folder: Path, name: str) -> None:
+    """Adds a folder's files to a run under `name`."""
+    with reachable():
+        MlflowClient().log_artifacts(run_id, str(folder), name)
+
+
+def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    """Sets several tags in one call."""
+    with reachable():
+        MlflowClient().log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+
+
+def log_params(run_id: str, params: Mapping[str, str]) -> None:
+    """Adds parameters that the run does not have yet."""
+    with reachable():
+        client = MlflowClient()
+        present = client.get_run(run_id).data.params
+        client.log_batch(
+            run_id, params=[Param(k, str(v)) for k, v in params.items() if k not in present]
+        )
+
+
+def write_samples(path: Path, series: Mapping[str, Sequence[float]]) -> None:
+    """One Parquet table (series, index, value) with every sample of a trial."""
+    rows = [(name, i, float(v)) for name, values in series.items() for i, v in enumerate(values)]
+    table = pyarrow.table(
+        {
+            "series": [row[0] for row in rows],
+            "index": [row[1] for row in rows],
+            "value": [row[2] for row in rows],
+        }
+    )
+    pyarrow.parquet.write_table(table, path)
