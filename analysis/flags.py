@@ -97,6 +97,10 @@ TRIAL_REMEDIES = {
     ),
     "DIRTY-TREE": ("ran code that is in no commit", "Commit, then measure."),
     "BATTERY": ("ran on battery", "Plug the machine in."),
+    "LOW-POWER": ("ran in low power mode", "Switch it off."),
+    "SWAP": ("ran with more than half of the swap in use", "Free memory."),
+    "ROSETTA": ("ran under Rosetta translation", "Install an arm64 Python."),
+    "ONE-PROCESS": ("shared one process", "Start a process for each trial."),
     "THERMAL": ("ran on a throttled machine", "Let it cool down; lengthen the idle gap."),
 }
 

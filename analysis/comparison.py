@@ -1,0 +1,344 @@
+"""A study's rows -> one comparison per pairing and metric, each with the verdict it allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis import fairness, statistic, wording
+from analysis.convergence import arrivals, targets
+from analysis.diagnostics import autocorrelation, order_effect, resolution
+from analysis.findings import ArmSummary, Comparison, Findings, Point
+from analysis.flags import BLOCKING, MINIMUM_PAIRS, Flag
+from analysis.statistic import Ratio
+from analysis.survival import never_flag
+from analysis.table import Table, build, records
+from tracking.names import METRICS
+
+if TYPE_CHECKING:
+    from tracking.read import Pairing, Row, Study
+
+COMPARED = (
+    "train/total_seconds",
+    "train/first_step_seconds",
+    "train/step_seconds_p50",
+    "train/step_seconds_p90",
+    "train/items_per_second",
+    "inference/latency_seconds_p50",
+    "inference/latency_seconds_p90",
+    "inference/latency_seconds_p99",
+    "inference/items_per_second",
+    "target/seconds",
+    "memory/process_peak_bytes",
+    "memory/device_peak_bytes",
+    "energy/joules",
+    "energy/watts_mean",
+    "cost/usd",
+    "hardware/flops_per_second",
+    "hardware/ceiling_fraction",
+)
+"""Metrics that are divided by default; device memory only within one framework."""
+
+SHOWN = (
+    *COMPARED,
+    "target/epochs",
+    "eval/accuracy",
+    "train/loss",
+    "hardware/cpu_percent_mean",
+    "hardware/gpu_percent_mean",
+)
+"""Metrics shown per arm. Accuracy is not divided: it is evidence of equal work, not a race."""
+
+
+def analyse(study: Study, rows: Iterable[Row], rng: np.random.Generator) -> Findings:
+    """Compare every declared pairing of a study on every default metric.
+
+    rng: for the permutation tests (drift, log-rank). Raises InputError as `table.build` does.
+    """
+    table = build(study, rows)
+    drifts = _drifts(table, rng)
+    found = [
+        _compare(table, pairing, metric, drifts)
+        for pairing in study.comparisons
+        for metric in COMPARED
+    ]
+    found = [_with_verdict(c, study) for c in _with_family(_with_resolution(found), study)]
+    arrived = arrivals(table)
+    return Findings(
+        study=study,
+        headline=_headline(found, study),
+        arms=tuple(_summary(table, arm, drifts) for arm in study.arms if table.arms[arm]),
+        comparisons=tuple(found),
+        arrivals=arrived,
+        targets=targets(table, arrived, rng),
+        notes=_notes(table, found),
+        trials=tuple(records(table, SHOWN)),
+    )
+
+
+def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag]) -> Comparison:
+    about, pairs = METRICS[metric], table.pairs(pairing.numerator, pairing.denominator)
+    base = Comparison(
+        numerator=pairing.numerator,
+        denominator=pairing.denominator,
+        role=pairing.role,
+        metric=metric,
+        unit=about.unit,
+        label=about.label,
+        better=about.better,
+        margin=table.study.margin,
+    )
+    if not pairs:
+        return replace(base, refused="no pair in which both arms finished")
+    measured = [
+        (number, a, b) for number, a, b in pairs if metric in a.metrics and metric in b.metrics
+    ]
+    missed = sum(metric not in row.metrics for _, a, b in pairs for row in (a, b))
+    if missed and metric == "target/seconds":
+        return replace(
+            base,
+            refused="a run that never arrived has no time; see the time to the target",
+            flags=(never_flag(missed, 2 * len(pairs)),),
+        )
+    if not measured:
+        return replace(base, not_measured=_reason(pairs, metric))
+    refused = fairness.refusal(pairing.role, pairs) or _incomparable(metric, pairs)
+    if refused:
+        return replace(base, refused=refused)
+    if any(row.metrics[metric] <= 0 for _, a, b in measured for row in (a, b)):
+        return replace(base, refused="a value of 0 or below has no ratio")
+    points = tuple(
+        Point(number, a.metrics[metric], b.metrics[metric], a.metrics[metric] / b.metrics[metric])
+        for number, a, b in measured
+    )
+    first, second = [p.numerator for p in points], [p.denominator for p in points]
+    ratio = _ratio(metric, first, second, measured)
+    lost = len(pairs) - len(points) + table.halves(pairing.numerator, pairing.denominator)
+    return replace(
+        base,
+        points=points,
+        ratio=ratio,
+        same=statistic.equivalence(first, second, table.study.margin),
+        p=ratio.p,
+        wins=_wins(ratio, about.better),
+        flags=(
+            *(flag for flag in ratio.warnings if flag.name != "RARE"),  # once a study: _notes
+            *(_left_out(lost) if lost else ()),
+            *fairness.design_flags(measured),
+            *_order_flags(points, measured),
+            *_drift_flags(pairing, metric == table.study.metric, drifts),
+            *fairness.condition_flags(pairing.role, measured),
+        ),
+    )
+
+
+def _ratio(metric: str, first: list[float], second: list[float], pairs: fairness.Pairs) -> Ratio:
+    if not metric.startswith("inference/latency_seconds_p"):
+        return statistic.paired_ratio(first, second)
+    calls = min(
+        int(row.receipt["latency_calls"]) for _, a, b in pairs for row in (a, b) if row.receipt
+    )
+    return statistic.percentile_ratio(first, second, calls, int(metric.rsplit("_p", 1)[1]))
+
+
+def _wins(ratio: Ratio, better: str | None) -> int | None:
+    if better is None or ratio.wins is None or ratio.ties is None:
+        return None
+    return ratio.wins if better == "lower" else ratio.n - ratio.wins - ratio.ties
+
+
+def _reason(pairs: fairness.Pairs, metric: str) -> str:
+    """Why a metric is missing, in the trials' own words."""
+    reasons: dict[str, list[str]] = {}
+    for _, a, b in pairs:
+        for row in (a, b):
+            if metric not in row.metrics:
+                arms = reasons.setdefault(row.not_measured.get(metric, "no reason recorded"), [])
+                if row.arm not in arms:
+                    arms.append(row.arm)
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    return "; ".join(f"{reason} ({', '.join(arms)})" for reason, arms in reasons.items())
+
+
+def _incomparable(metric: str, pairs: fairness.Pairs) -> str | None:
+    _, first, second = pairs[0]
+    if metric == "memory/device_peak_bytes" and first.cell["framework"] != second.cell["framework"]:
+        return (
+            "each framework's allocator counts in its own way; the process's peak is what compares"
+        )
+    return None
+
+
+def _left_out(pairs: int) -> tuple[Flag, ...]:
+    noun = "pair lacks" if pairs == 1 else "pairs lack"
+    return (
+        Flag("LEFT-OUT", f"{pairs} {noun} the value of one arm and are left out.", "Resume it."),
+    )
+
+
+def _order_flags(points: tuple[Point, ...], pairs: fairness.Pairs) -> tuple[Flag, ...]:
+    effect = order_effect(
+        [point.ratio for point in points], [a.start_seconds < b.start_seconds for _, a, b in pairs]
+    )
+    return tuple(flag for flag in effect.warnings if flag.name == "ORDER")
+
+
+def _drift_flags(pairing: Pairing, primary: bool, drifts: dict[str, Flag]) -> tuple[Flag, ...]:
+    arms = (pairing.numerator, pairing.denominator) if primary else ()
+    return tuple(drifts[arm] for arm in arms if arm in drifts)
+
+
+def _drifts(table: Table, rng: np.random.Generator) -> dict[str, Flag]:
+    """DRIFT of the primary metric by arm. Only there: of 17 metrics one would fire."""
+    metric, found = table.study.metric, {}
+    for arm, by_pair in table.arms.items():
+        rows = sorted(by_pair.values(), key=lambda row: row.start_seconds)
+        values = [row.metrics[metric] for row in rows if row.metrics.get(metric, 0) > 0]
+        for flag in autocorrelation(values, rng, arm).warnings if values else ():
+            found[arm] = flag
+    return found
+
+
+def _with_resolution(found: list[Comparison]) -> list[Comparison]:
+    """Every comparison with the A/A half-width of its metric beside it."""
+    same_arm = {c.metric: c for c in found if c.role == "resolution" and c.ratio is not None}
+    done = []
+    for c in found:
+        a_a = same_arm.get(c.metric)
+        if a_a is None or a_a.ratio is None or c.ratio is None:
+            done.append(c)
+            continue
+        flags, width = c.flags, resolution(a_a.ratio)
+        if a_a.ratio.low is not None and a_a.ratio.high is not None:
+            low, high = a_a.ratio.low, a_a.ratio.high
+            if not low <= 1 <= high:
+                flags += (_a_a_flag(a_a.denominator, low, high),)
+            elif width and c is not a_a and abs(np.log(c.ratio.estimate)) < np.log1p(width):
+                flags += (_below(width),)
+        done.append(replace(c, resolution=width, flags=flags))
+    return done
+
+
+def _a_a_flag(arm: str, low: float, high: float) -> Flag:
+    return Flag(
+        "A/A",
+        f"{arm} differs from itself: its ratio is between {low:.3f} and {high:.3f}, without 1.",
+        "Trust no difference of that size (1 in 20 does so by chance); repeat on a quiet machine.",
+    )
+
+
+def _below(width: float) -> Flag:
+    return Flag(
+        "BELOW-RESOLUTION",
+        f"The difference is smaller than what an arm shows against itself (±{100 * width:.2g} %).",
+        "More pairs sharpen both.",
+    )
+
+
+def _with_family(found: list[Comparison], study: Study) -> list[Comparison]:
+    """Holm over the declared family: the headline pairings in the declared metrics."""
+    metrics = study.family or (study.metric,)
+    members = [c for c in found if c.role == "headline" and c.metric in metrics and c.p is not None]
+    size = len(metrics) * sum(pairing.role == "headline" for pairing in study.comparisons)
+    # Declared rows that came to nothing stay in the family, as p = 1: it was fixed beforehand.
+    adjusted = statistic.holm([c.p or 0.0 for c in members] + [1.0] * (size - len(members)))
+    by_row = {
+        (c.numerator, c.denominator, c.metric): p
+        for c, p in zip(members, adjusted[: len(members)], strict=True)
+    }
+    done = []
+    for c in found:
+        p = by_row.get((c.numerator, c.denominator, c.metric))
+        if p is None or c.role != "headline" or c.ratio is None:
+            done.append(c)
+            continue
+        needed, flags = statistic.holm_pairs(size), c.flags
+        if c.ratio.n < needed:
+            sentence = f"With {c.ratio.n} pairs no row of a family of {size} can reach p < 0.05."
+            flags += (Flag("HOLM-FEW", sentence, f"It takes {needed} pairs."),)
+        done.append(replace(c, p=p, family=size, flags=flags))
+    return done
+
+
+def _with_verdict(c: Comparison, study: Study) -> Comparison:
+    if c.ratio is not None and c.ratio.n != study.pairs:
+        c = replace(c, flags=(*c.flags, _unplanned(c.ratio.n, study.pairs)))
+    blocking = tuple(flag.name for flag in c.flags if flag.name in BLOCKING)
+    c = replace(c, outcome=wording.outcome(c, study.pairs, blocking))
+    if c.outcome == "undecided":
+        c = replace(c, flags=(*c.flags, UNDECIDED))
+    return replace(c, verdict=wording.verdict(c, study.pairs, blocking))
+
+
+UNDECIDED = Flag(
+    "UNDECIDED",
+    "Neither a difference nor sameness within the margin is shown.",
+    "Plan more pairs in a new study; `p >= 0.05` never means the same.",
+)
+
+
+def _unplanned(n: int, planned: int) -> Flag:
+    if n < planned:
+        return Flag("INCOMPLETE", f"{n} of {planned} planned pairs.", "Resume the study.")
+    return Flag(
+        "PEEKED",
+        f"{n} pairs where {planned} were planned: stopping by the result makes p and interval lie.",
+        "Plan the number of pairs before the first trial.",
+    )
+
+
+def _summary(table: Table, arm: str, drifts: dict[str, Flag]) -> ArmSummary:
+    rows = list(table.arms[arm].values())
+    values, reasons = {}, {}
+    for metric in SHOWN:
+        have = [row.metrics[metric] for row in rows if metric in row.metrics]
+        if have:
+            values[metric] = (float(np.median(have)), min(have), max(have))
+        else:
+            reasons[metric] = rows[0].not_measured.get(metric, "no reason recorded")
+    return ArmSummary(
+        name=arm,
+        trials=len(rows),
+        condition=dict(rows[0].cell),
+        values=values,
+        not_measured=reasons,
+        flags=(
+            *fairness.trial_flags(rows),
+            *((drifts[arm],) if arm in drifts else ()),
+        ),
+    )
+
+
+def _headline(found: list[Comparison], study: Study) -> str:
+    """The verdicts on the primary metric, headline first."""
+    ranks = {"headline": 0, "as shipped": 1, "wheel": 2, "resolution": 3}
+    primary = sorted(
+        (c for c in found if c.metric == study.metric), key=lambda c: ranks.get(c.role, 4)
+    )
+    return "\n".join(f"{wording.ROLES.get(c.role, c.role)}: {c.verdict}." for c in primary)
+
+
+def _notes(table: Table, found: list[Comparison]) -> tuple[str, ...]:
+    study, notes = table.study, list(table.left_out)
+    family = study.family or (study.metric,)
+    notes.append(
+        f"Declared before the first trial: {study.pairs} pairs, margin "
+        f"{wording.percent(study.margin)}, family {', '.join(family)}. "
+        "p of every other metric is unadjusted: read those as hints."
+    )
+    sizes = sorted({c.ratio.n for c in found if c.ratio is not None})
+    if sizes:
+        share = wording.percent(statistic.rare_share(sizes[0]))
+        notes.append(f"With {sizes[0]} runs a slow mode rarer than {share} can stay unseen (RARE).")
+        if sizes[0] < 2 * MINIMUM_PAIRS:
+            notes.append(
+                "Whether the first run of a pair disturbs the second is checked from "
+                f"{2 * MINIMUM_PAIRS} pairs on, with {MINIMUM_PAIRS} in either order."
+            )
+    if not any(pairing.role == "resolution" for pairing in study.comparisons):
+        notes.append("No arm was compared with itself, so this machine's resolution is unknown.")
+    return tuple(notes)

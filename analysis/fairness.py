@@ -1,0 +1,144 @@
+"""May these two arms be divided by each other? Equal work, equal conditions, interleaved runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from analysis import flags
+from analysis.flags import Flag
+from measurement.audit import parity_difference, receipt_difference
+
+if TYPE_CHECKING:
+    from tracking.read import Row
+
+Pairs = Sequence[tuple[int, "Row", "Row"]]
+
+# The question itself, and what a framework must be free to choose to be as fast as it can.
+QUESTION = frozenset({"framework", "version_framework"})
+FRAMEWORKS_OWN = frozenset({"compile", "compile_inference"})
+
+
+def different_keys(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
+    """Condition keys in which two arms differ, other than the framework and its version.
+
+    >>> different_keys({"framework": "mlx", "dtype": "float32"},
+    ...                {"framework": "pytorch", "dtype": "float16"})
+    ['dtype']
+    """
+    keys = (first.keys() | second.keys()) - QUESTION
+    return sorted(key for key in keys if first.get(key) != second.get(key))
+
+
+def refusal(role: str, pairs: Pairs) -> str | None:
+    """Why these arms get no ratio, in one sentence that names the first difference; else None.
+
+    role: of the pairing; "wheel" and "as shipped" ask about the BLAS and may differ in it only.
+    """
+    for number, first, second in pairs:
+        for difference in (
+            parity_difference(first.parity, second.parity),
+            receipt_difference(first.receipt, second.receipt),
+        ):
+            if difference:
+                return f"not equal work (pair {number}): {difference}"
+    _, first, second = pairs[0]
+    allowed = set(FRAMEWORKS_OWN)
+    if role in ("wheel", "as shipped"):
+        allowed |= {key for key in first.cell.keys() | second.cell.keys() if key.startswith("blas")}
+    wrong = [key for key in different_keys(first.cell, second.cell) if key not in allowed]
+    if wrong:
+        return "not like with like: " + "; ".join(
+            f"{key} is '{first.cell.get(key, 'unknown')}' for {first.arm} and "
+            f"'{second.cell.get(key, 'unknown')}' for {second.arm}"
+            for key in wrong
+        )
+    if role in ("resolution", "wheel") and first.cell.get("framework") != second.cell.get(
+        "framework"
+    ):
+        return f"a pairing of the role '{role}' is of one framework with itself"
+    for arm in (0, 1):
+        rows = [(a, b)[arm] for _, a, b in pairs]
+        if 2 * sum("AUDIT" in row.flags for row in rows) > len(rows):
+            return (
+                f"most trials of {rows[0].arm} failed the completion audit: its clock does not see "
+                "the work"
+            )
+    if role == "headline":
+        slow = sorted({row.arm for _, a, b in pairs for row in (a, b) if _reference_blas(row)})
+        if slow:
+            return (
+                f"{' and '.join(slow)} ran on the reference BLAS, which measures the wheel and not "
+                "the framework; choose blas=mkl or blas=openblas"
+            )
+    return None
+
+
+def _reference_blas(row: Row) -> bool:
+    return "REFERENCE-BLAS" in row.flags
+
+
+def condition_flags(role: str, pairs: Pairs) -> tuple[Flag, ...]:
+    """What a reader must know of the conditions and of the trials' own warnings."""
+    found: list[Flag] = []
+    _, first, second = pairs[0]
+    for key in different_keys(first.cell, second.cell):
+        name = "BLAS-DIFFERS" if key.startswith("blas") else f"{key.upper()}-DIFFERS"
+        if any(flag.name == name for flag in found):
+            continue
+        found.append(
+            Flag(
+                name,
+                f"{key} is '{first.cell.get(key)}' for {first.arm} and '{second.cell.get(key)}' "
+                f"for {second.arm}"
+                + (
+                    ", which is what this comparison asks."
+                    if role in ("wheel", "as shipped")
+                    else "."
+                ),
+            )
+        )
+    return (*found, *trial_flags([row for _, a, b in pairs for row in (a, b)]))
+
+
+def trial_flags(rows: Sequence[Row]) -> tuple[Flag, ...]:
+    """The flags that trials carry, each with the number of trials that do."""
+    counts = Counter(name for row in rows for name in row.flags)
+    return tuple(flags.trial_flag(name, counts[name], len(rows)) for name in sorted(counts))
+
+
+def design_flags(pairs: Pairs) -> tuple[Flag, ...]:
+    """Were the runs of the two arms interleaved in pairs, each in a process of its own?
+
+    A pair is broken when another run of the two arms started between its two. One broken pair is
+    a trial repeated after an interruption; more than half broken is another design.
+    """
+    starts = sorted((row.start_seconds, number) for number, a, b in pairs for row in (a, b))
+    position: dict[int, list[int]] = {}
+    for index, (_, number) in enumerate(starts):
+        position.setdefault(number, []).append(index)
+    broken = sum(last - first > 1 for first, last in position.values())
+    found: list[Flag] = []
+    if 2 * broken > len(pairs):
+        found.append(flags.not_interleaved())
+    elif broken:
+        found.append(
+            Flag(
+                "LATE-PAIR",
+                f"{broken} of {len(pairs)} pairs were completed later, not back to back.",
+                "Nothing to do after one interruption; otherwise repeat the study undisturbed.",
+            )
+        )
+    if (
+        len(pairs) >= flags.MINIMUM_PAIRS
+        and len({a.start_seconds < b.start_seconds for _, a, b in pairs}) == 1
+    ):
+        found.append(
+            Flag(
+                "ONE-ORDER",
+                "The same arm ran first in every pair, so drift inside a pair does not cancel.",
+                "Let `study` draw the order.",
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,329 @@
+"""Figures of a study, drawn twice: on white and for dark screens. Shows what was found; no sums.
+
+Colours are Okabe & Ito's, told apart by colour-blind readers; every arm has a marker of its own.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
+
+from analysis import wording  # noqa: E402
+from analysis.findings import Comparison, Findings  # noqa: E402
+from analysis.units import digits, scale  # noqa: E402
+
+Samples = Mapping[str, Mapping[str, np.ndarray]]  # run id -> series -> values
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one background."""
+
+    back: str
+    ink: str
+    faint: str
+    arms: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "#ffffff",
+    "#1f2328",
+    "#d4d8dd",
+    ("#0072B2", "#D55E00", "#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#6b6b6b"),
+)
+DARK = Theme(
+    "#15181c",
+    "#e6e8eb",
+    "#3a4048",
+    ("#4FA8E8", "#FF8A4C", "#F2C14E", "#9BD8FF", "#E8A5C9", "#4CC9A0", "#a8adb3"),
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One finished figure: file name without ending, title, what a reader who cannot see it reads."""
+
+    name: str
+    title: str
+    alt: str
+    light: bytes
+    dark: bytes
+
+
+def draw(findings: Findings, samples: Samples) -> list[Drawing]:
+    """Every figure that the data allow, as PNG bytes."""
+    study = findings.study
+    headline = [c for c in findings.comparisons if c.role == "headline"]
+    primary = [c for c in findings.comparisons if c.metric == study.metric]
+    plans: list[tuple[str, str, str, bool, Callable[[Theme], Figure]]] = [
+        (
+            "ratio_by_pairing",
+            f"Ratio of {_label(primary, study.metric)} by pairing",
+            "Ratio of every pair, their median and its 95 % interval for each pairing of arms. "
+            + findings.headline.replace("\n", " "),
+            _drawable(primary),
+            lambda theme: _forest(primary, theme, by_pairing=True),
+        ),
+        (
+            "ratio_by_metric",
+            "Ratio by metric, like with like",
+            "Ratio of every pair, their median and its 95 % interval for each metric: "
+            + "; ".join(c.verdict for c in headline if c.ratio),
+            _drawable(headline),
+            lambda theme: _forest(headline, theme, by_pairing=False),
+        ),
+        (
+            "epoch_times",
+            "Time of every epoch, by trial",
+            "Seconds of each timed epoch of each trial, one group of marks for each pair.",
+            any("epoch_seconds" in series for series in samples.values()),
+            lambda theme: _epochs(findings, samples, theme),
+        ),
+        (
+            "latency",
+            "Latency of one item: share of calls answered within a time",
+            "Empirical distribution of single-item latencies, one line a trial, coloured by arm.",
+            any("latency_seconds" in series for series in samples.values()),
+            lambda theme: _latency(findings, samples, theme),
+        ),
+        (
+            "time_to_target",
+            f"Training time until {100 * study.target:g} % test accuracy",
+            "Kaplan-Meier curves: share of trials that have not yet reached the target accuracy.",
+            any(unit == "s" for _, unit in findings.arrivals),
+            lambda theme: _target(findings, theme),
+        ),
+    ]
+    return [
+        Drawing(name, title, alt, _png(plan, LIGHT), _png(plan, DARK))
+        for name, title, alt, possible, plan in plans
+        if possible
+    ]
+
+
+def _label(comparisons: Sequence[Comparison], metric: str) -> str:
+    return comparisons[0].label if comparisons else metric
+
+
+def _drawable(comparisons: Sequence[Comparison]) -> bool:
+    return any(c.ratio is not None for c in comparisons)
+
+
+def _png(plan: Callable[[Theme], Figure], theme: Theme) -> bytes:
+    with _style(theme):
+        figure = plan(theme)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150, facecolor=theme.back)
+        plt.close(figure)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _style(theme: Theme) -> Iterator[None]:
+    settings = {
+        "figure.facecolor": theme.back,
+        "axes.facecolor": theme.back,
+        "savefig.facecolor": theme.back,
+        "text.color": theme.ink,
+        "axes.labelcolor": theme.ink,
+        "axes.edgecolor": theme.faint,
+        "xtick.color": theme.ink,
+        "ytick.color": theme.ink,
+        "grid.color": theme.faint,
+        "font.family": "DejaVu Sans",
+        "font.size": 9.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+    }
+    with plt.rc_context(settings):
+        yield
+
+
+def _log_if_wide(axes: Axes, axis: str, low: float, high: float) -> None:
+    """A logarithmic axis when values span a factor above four; plain numbers as labels."""
+    along = axes.xaxis if axis == "x" else axes.yaxis
+    if low > 0 and high / low > 4:
+        (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
+        along.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        if high / low < 20:
+            along.set_minor_formatter(
+                FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "235" else "")
+            )
+        else:
+            along.set_minor_formatter(NullFormatter())
+
+
+def _forest(comparisons: Sequence[Comparison], theme: Theme, by_pairing: bool) -> Figure:
+    shown = [c for c in comparisons if c.ratio is not None]
+    figure, axes = plt.subplots(figsize=(9, 1.3 + 0.52 * len(shown)))
+    values = [point.ratio for c in shown for point in c.points]
+    axes.axvline(1, color=theme.ink, linewidth=1)
+    if shown[0].margin:
+        margin = shown[0].margin
+        axes.axvspan(1 / (1 + margin), 1 + margin, color=theme.faint, alpha=0.45, linewidth=0)
+    for row, c in enumerate(shown):
+        assert c.ratio is not None
+        colour = {
+            "better": theme.arms[0],
+            "worse": theme.arms[1],
+            "same": theme.arms[5],
+        }.get(c.outcome, theme.arms[6])
+        spread = np.linspace(0.12, 0.30, len(c.points))
+        axes.plot(
+            [point.ratio for point in c.points],
+            row + spread,
+            linestyle="none",
+            marker="o",
+            markersize=3.2,
+            color=colour,
+            alpha=0.55,
+        )
+        if c.ratio.low is not None and c.ratio.high is not None:
+            axes.plot([c.ratio.low, c.ratio.high], [row, row], color=colour, linewidth=2.6)
+        axes.plot(c.ratio.estimate, row, marker="D", markersize=6, color=colour)
+        axes.annotate(
+            _numbers(c),
+            (1.01, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8.5,
+            family="DejaVu Sans",
+        )
+    _log_if_wide(axes, "x", min(values), max(values))
+    axes.set_yticks(range(len(shown)), [_row_label(c, by_pairing) for c in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", linewidth=0.6)
+    axes.set_axisbelow(True)
+    what = shown[0].label if by_pairing else f"{shown[0].numerator} over {shown[0].denominator}"
+    axes.set_xlabel(f"ratio of {what}; small dots: single pairs; band: the same within the margin")
+    return figure
+
+
+def _numbers(c: Comparison) -> str:
+    assert c.ratio is not None
+    if c.ratio.low is None or c.ratio.high is None:
+        return f"{wording.number(c.ratio.estimate)}  (no interval)"
+    low, high = wording.number(c.ratio.low), wording.number(c.ratio.high)
+    return f"{wording.number(c.ratio.estimate)}  [{low}, {high}]"
+
+
+def _row_label(c: Comparison, by_pairing: bool) -> str:
+    if by_pairing:
+        return f"{c.numerator}\nover {c.denominator}"
+    return f"{c.label}\n({c.better} is better)" if c.better else c.label
+
+
+def _arms(findings: Findings, theme: Theme) -> list[tuple[str, str, str]]:
+    """(arm, colour, marker) in the order of the study."""
+    return [
+        (arm.name, theme.arms[i % len(theme.arms)], MARKERS[i % len(MARKERS)])
+        for i, arm in enumerate(findings.arms)
+    ]
+
+
+def _epochs(findings: Findings, samples: Samples, theme: Theme) -> Figure:
+    figure, axes = plt.subplots(figsize=(9, 4.2))
+    arms = _arms(findings, theme)
+    values = [v for series in samples.values() for v in series.get("epoch_seconds", ())]
+    divisor, unit = scale(float(np.median(values)), "s")
+    offsets = np.linspace(-0.32, 0.32, len(arms)) if len(arms) > 1 else np.zeros(1)
+    for (arm, colour, marker), offset in zip(arms, offsets, strict=True):
+        trials = [t for t in findings.trials if t["arm"] == arm and t["run_id"] in samples]
+        series = [(t["pair"], samples[t["run_id"]].get("epoch_seconds", ())) for t in trials]
+        x = [pair + 1 + offset for pair, epochs in series for _ in epochs]
+        y = [seconds / divisor for _, epochs in series for seconds in epochs]
+        axes.plot(
+            x, y, marker, color=colour, markersize=5, alpha=0.75, label=arm, markeredgewidth=0
+        )
+    _log_if_wide(axes, "y", min(values), max(values))
+    pairs = sorted({t["pair"] for t in findings.trials})
+    step = max(1, len(pairs) // 20)
+    axes.set_xticks([pair + 1 for pair in pairs[::step]])
+    for pair in pairs[1:]:
+        axes.axvline(pair + 0.5, color=theme.faint, linewidth=0.5)
+    axes.set_xlabel("pair (each arm once, in random order)")
+    axes.set_ylabel(f"time of an epoch ({unit})")
+    axes.grid(axis="y", linewidth=0.6)
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+def _latency(findings: Findings, samples: Samples, theme: Theme) -> Figure:
+    figure, axes = plt.subplots(figsize=(9, 4.2))
+    values = np.concatenate(
+        [s["latency_seconds"] for s in samples.values() if len(s.get("latency_seconds", ()))]
+    )
+    divisor, unit = scale(float(np.median(values)), "s")
+    for index, (arm, colour, _) in enumerate(_arms(findings, theme)):
+        label: str | None = arm
+        for trial in findings.trials:
+            calls = samples.get(trial["run_id"], {}).get("latency_seconds", ())
+            if trial["arm"] == arm and len(calls):
+                axes.ecdf(
+                    np.asarray(calls) / divisor,
+                    color=colour,
+                    linewidth=1.2,
+                    alpha=0.8,
+                    linestyle=("-", "--", "-.", ":")[index % 4],
+                    label=label,
+                )
+                label = None
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(
+        FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "235" else "")
+    )
+    axes.set_xlabel(f"latency of one item ({unit}, logarithmic)")
+    axes.set_ylabel("share of calls within that time")
+    axes.grid(linewidth=0.6)
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+def _target(findings: Findings, theme: Theme) -> Figure:
+    figure, axes = plt.subplots(figsize=(9, 4.0))
+    for index, (arm, colour, marker) in enumerate(_arms(findings, theme)):
+        found = findings.arrivals.get((arm, "s"))
+        if found is None:
+            continue
+        axes.step(
+            [0.0, *found.times],
+            [1.0, *found.waiting],
+            where="post",
+            color=colour,
+            linewidth=1.8,
+            linestyle=("-", "--", "-.", ":")[index % 4],
+            label=f"{arm} ({found.arrived} of {found.n} arrived, median {digits(found.median)} s)",
+        )
+        if found.budgets:
+            axes.plot(
+                found.budgets,
+                [found.waiting[-1]] * len(found.budgets),
+                "|",
+                color=colour,
+                markersize=12,
+                markeredgewidth=2,
+            )
+    axes.set_ylim(-0.03, 1.05)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("training time (s); upright strokes: trials stopped without arriving")
+    axes.set_ylabel("share of trials not yet there")
+    axes.grid(linewidth=0.6)
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
