@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,7 @@ class Study:
     family: tuple[str, ...]
     arms: tuple[str, ...]
     comparisons: tuple[Pairing, ...]
+    design: dict[str, Any] = field(default_factory=dict)  # everything, as recorded
 
 
 def trials(
@@ -118,6 +119,7 @@ def study(name: str | None) -> Study:
         family=tuple(design["family"]),
         arms=tuple(design["arms"]),
         comparisons=tuple(Pairing(**pairing) for pairing in design["comparisons"]),
+        design=design,
     )
 
 

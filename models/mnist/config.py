@@ -11,6 +11,7 @@ ITEM = "image"
 KINDS = ("train", "infer")
 DATASETS = ("mnist", "synthetic")
 DTYPES = ("float32", "bfloat16")
+TARGET = 0.96
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from mlx.utils import tree_map
 
 from models.mnist.config import CLASSES, PIXELS, Config
 
+# (training, inference): the mode measured faster on a CPU, see benchmarks/mnist_peers.py.
+FASTER_COMPILED = (True, True)
+
 
 class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:

@@ -10,6 +10,9 @@ from torch import nn
 
 from models.mnist.config import CLASSES, PIXELS, Config
 
+# (training, inference): the mode measured faster on a CPU, see benchmarks/mnist_peers.py.
+FASTER_COMPILED = (True, False)
+
 
 class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:

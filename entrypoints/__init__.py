@@ -1,0 +1,1 @@
+"""Commands: the only place where measurement, frameworks, models, tracking and analysis meet."""

@@ -1,0 +1,87 @@
+"""`doctor`: in ten seconds, what this machine is, which frameworks, devices and meters work, and
+what would spoil a measurement now.
+
+    python -m entrypoints.doctor
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+import frameworks
+from entrypoints.options import Command
+from entrypoints.probe import probe
+from entrypoints.record import MEANING
+from entrypoints.supervisor import TrialFailed
+from measurement import blas, energy, machine
+from tracking import store
+
+
+def lines() -> list[str]:
+    """The report, one finding a line."""
+    facts = machine.facts()
+    found = [
+        f"machine    {machine.fingerprint()}: {facts['machine_cpu']}, {facts['machine_cores']} cores, "
+        f"{facts['machine_memory_gib']} GiB, {facts['machine_os']}, Python {facts['version_python']}",
+        f"tracking   {store.address()}",
+    ]
+    warnings: list[str] = []
+    tf32: dict[str, str] = {}
+    for name in frameworks.names():
+        if not frameworks.available(name):
+            found.append(f"{name:10} not installed; pip install -r requirements.txt")
+            continue
+        try:
+            devices = probe(name, ceiling_seconds=0.1)["devices"]
+        except TrialFailed as error:
+            found.append(f"{name:10} does not start: {error}")
+            continue
+        for device in devices:
+            found.append(_device_line(name, device))
+            if "missing" in device:
+                continue
+            tf32[f"{name} on {device['device']}"] = device["numerics"]["tf32"]
+            if device["device"] == "cpu" and device["numerics"]["blas_name"] == "reference":
+                warnings.append(f"REFERENCE-BLAS: {MEANING['REFERENCE-BLAS']}")
+    found.append(f"better BLAS for MLX on Linux: {_better()}")
+    for device in ("cpu", "gpu"):
+        meter, reason = energy.find(device)
+        found.append(f"meter      {device}: {meter.source if meter else reason}")
+    warnings += [f"{flag}: {MEANING[flag]}" for flag in machine.flags(machine.state())]
+    if len(set(tf32.values())) > 1:
+        warnings.append(f"TF32 differs: {tf32}; set MLX_ENABLE_TF32=0 (the workers here do)")
+    found.append("")
+    found += [f"WARNING {line}" for line in warnings] or ["nothing found that would spoil a measurement"]
+    return found
+
+
+def _device_line(name: str, device: dict[str, Any]) -> str:
+    if "missing" in device:
+        return f"{name:10} {device['device']}: {device['missing'].removeprefix('device=gpu: ')}"
+    numerics, versions = device["numerics"], device["versions"]
+    chip = versions.get("gpu", numerics["blas_loaded"])
+    compiled = f"no ({device['compile']})" if device["compile"] else "yes"
+    return (
+        f"{name:10} {device['device']}: {versions['framework']}, {chip}, "
+        f"{device['flops_per_second'] / 1e9:,.0f} GFLOP/s, compile {compiled}, TF32 {numerics['tf32']}"
+    )
+
+
+def _better() -> str:
+    if sys.platform != "linux":
+        return "not needed here"
+    choice = blas.better()
+    return f"blas={choice}" if choice else "none found; pip install -c constraints.txt mkl"
+
+
+@click.command(cls=Command, help=__doc__)
+def main() -> None:
+    for line in lines():
+        click.echo(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""What every command shares: one-line errors, and options read from MLproject's own names."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from measurement.errors import InputError
+
+
+class Command(click.Command):
+    """A command whose user mistakes are one line on standard error and exit code 2."""
+
+    def main(self, *args: Any, **keywords: Any) -> Any:
+        keywords["standalone_mode"] = False
+        try:
+            return super().main(*args, **keywords)
+        except click.exceptions.Exit as stop:
+            sys.exit(stop.exit_code)
+        except click.Abort:
+            click.echo("Stopped. What was measured is kept; start again to go on.", err=True)
+            sys.exit(130)
+        except (click.ClickException, InputError) as error:
+            text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+            click.echo("Error: " + " ".join(text.split()), err=True)
+            sys.exit(2)
+
+
+def whole(minimum: int) -> click.IntRange:
+    """A whole number of at least `minimum`."""
+    return click.IntRange(min=minimum)
+
+
+TARGET = click.FloatRange(min=0, max=1, min_open=True)

@@ -1,0 +1,233 @@
+"""A measured trial as metrics, parameters and tags: arithmetic on samples, and nothing timed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from entrypoints.supervisor import ROOT, Measured, TrialSpec, threads_of
+from measurement import machine
+from tracking import names, write
+from tracking.system import Sampler
+
+Place = Mapping[str, str]  # study, arm, pair, order
+
+
+def flags(measured: Measured, dataset: str) -> list[str]:
+    """Names of what a reader must know before believing the numbers."""
+    conditions = measured.result["conditions"]
+    found = machine.flags(measured.before)
+    if measured.others_fraction > machine.BUSY_FRACTION and "LOAD" not in found:
+        found.append("LOAD")
+    if measured.stolen_fraction > machine.BUSY_FRACTION:
+        found.append("STOLEN-CPU")
+    if conditions["device"] == "cpu" and conditions["numerics"]["blas_name"] == "reference":
+        found.append("REFERENCE-BLAS")
+    if not measured.result["completed"]:
+        found.append("AUDIT")
+    if conditions["dtype"] == "float32" and conditions["numerics"]["tf32"] == "on":
+        found.append("TF32")
+    if dataset == "synthetic":
+        found.append("SYNTHETIC")
+    if machine.commit(ROOT)[1]:
+        found.append("DIRTY-TREE")
+    return found
+
+
+def values(measured: Measured, spec: TrialSpec, gpu_percent: float | None) -> tuple[dict[str, float], dict[str, str]]:
+    """(run-level metrics, reasons for those that were not measured)."""
+    trial = measured.result["trial"]
+    seconds = sum(trial["epoch_seconds"])
+    steps, latency = np.asarray(trial["step_seconds"]), np.asarray(trial["latency_seconds"])
+    found: dict[str, float] = {
+        "train/total_seconds": seconds,
+        "train/first_step_seconds": trial["first_step_seconds"],
+        "train/step_seconds_p50": float(np.quantile(steps, 0.5)),
+        "train/step_seconds_p90": float(np.quantile(steps, 0.9)),
+        "train/items_per_second": trial["receipt"]["items"] / seconds,
+        **{
+            f"inference/latency_seconds_p{p}": float(np.quantile(latency, p / 100))
+            for p in (50, 90, 99)
+        },
+        "inference/items_per_second": trial["inference_items"]
+        / float(np.median(trial["inference_seconds"])),
+        "memory/process_peak_bytes": trial["process_peak_bytes"],
+        "hardware/flops_per_second": trial["flops_per_second"],
+        "hardware/ceiling_flops_per_second": trial["ceiling_flops_per_second"],
+        "hardware/ceiling_fraction": trial["flops_per_second"] / trial["ceiling_flops_per_second"],
+        "hardware/cpu_percent_mean": 100 * sum(trial["epoch_cpu_seconds"]) / seconds,
+        "audit/completion_ratio": trial["completion_ratio"],
+    }
+    missing: dict[str, str] = {}
+
+    def add(name: str, value: float | None, reason: str) -> None:
+        if value is None:
+            missing[name] = reason
+        else:
+            found[name] = value
+
+    no_gpu = "the device is the CPU"
+    add("memory/device_peak_bytes", trial["device_peak_bytes"], no_gpu)
+    on_gpu = measured.result["conditions"]["device"] == "gpu"
+    add("hardware/gpu_percent_mean", gpu_percent if on_gpu else None, "no counter" if on_gpu else no_gpu)
+    never = f"the target of {spec.target:g} was not met in {spec.epochs} epochs (censored)"
+    add("target/seconds", trial["target_seconds"], never)
+    add("target/epochs", trial["target_epochs"], never)
+    joules = measured.energy.joules
+    if joules is not None:  # of the window's epochs, so scaled to those that were timed
+        joules *= spec.epochs / trial["energy_window_epochs"]
+    reason = measured.energy.status.removeprefix("not measured: ")
+    add("energy/joules", joules, reason)
+    add("energy/watts_mean", measured.energy.watts_mean, reason)
+    cost = spec.price_per_hour * seconds / 3600 if spec.price_per_hour else None
+    add("cost/usd", cost, "no price given (parameter price_per_hour)")
+    return found, missing
+
+
+def points(measured: Measured, run_level: Mapping[str, float]) -> list[write.Point]:
+    """Epoch metrics at their own times, then the run-level values."""
+    found = []
+    epochs = [event for event in measured.events if event["event"] == "epoch"]
+    for event in epochs:
+        step, when = event["epoch"], event["time"]
+        found += [
+            write.Point("train/epoch_seconds", event["seconds"], step, when),
+            write.Point("train/epoch_items_per_second", event["items"] / event["seconds"], step, when),
+            write.Point("train/loss", event["loss"], step, when),
+            write.Point("eval/accuracy", event["accuracy"], step, when),
+        ]
+    last = epochs[-1]["time"]
+    return found + [write.Point(name, float(value), 0, last) for name, value in run_level.items()]
+
+
+def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
+    """The condition as it ran, by the names of tracking.names.CELL and the sizes."""
+    conditions = measured.result["conditions"]
+    numerics = conditions["numerics"]
+    found = {
+        "workload": spec.workload,
+        "framework": spec.condition.framework,
+        "device": conditions["device"],
+        "dtype": conditions["dtype"],
+        "compile": conditions["compile"],
+        "compile_inference": conditions["compile_inference"],
+        "blas": spec.condition.blas,
+        "blas_loaded": numerics["blas_loaded"],
+        "blas_threads": numerics["blas_threads"],
+        "threads": str(threads_of(spec.condition)),
+        "tf32": numerics["tf32"],
+        "preset": spec.preset,
+        "dataset": conditions["data"]["name"],
+        "epochs": str(spec.epochs),
+        "batch_size": str(spec.sizes["batch_size"]),
+        "target": f"{spec.target:g}",
+        "version_framework": conditions["versions"]["framework"],
+        "version_python": machine.facts()["version_python"],
+    }
+    return found | {names.SIZE + name: str(value) for name, value in spec.sizes.items()}
+
+
+def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -> write.Record:
+    """The record of one trial; also writes the artifact files beside the local record."""
+    gpu = sampler.gpu_percent_mean(*measured.train_window)
+    run_level, missing = values(measured, spec, gpu)
+    condition = cell(measured, spec)
+    conditions = measured.result["conditions"]
+    commit, _ = machine.commit(ROOT)
+    sizes = {k.removeprefix(names.SIZE): v for k, v in condition.items() if k.startswith(names.SIZE)}
+    name = f"{spec.condition.framework} {spec.workload} {condition['device']} seed {spec.seed}"
+    if spec.condition.blas != "shipped":
+        name += f" {Path(spec.condition.blas).name}"
+    found_flags = flags(measured, spec.dataset)
+    receipt = measured.result["trial"]["receipt"]
+    return write.Record(
+        name=f"{place['arm']} block {place['pair']}" if place.get("pair") else name,
+        note=_note(condition, run_level, missing, found_flags, conditions["data"]["source"]),
+        params={
+            **{k: v for k, v in condition.items() if k in names.CELL and not k.startswith("version")},
+            **sizes,
+            "seed": str(spec.seed),
+            "price_per_hour": f"{spec.price_per_hour:g}",
+        },
+        tags={
+            **condition,
+            **machine.facts(),
+            **{f"version_{k}": v for k, v in conditions["versions"].items()},
+            **{k: v for k, v in conditions["numerics"].items() if k.startswith("blas_")},
+            **place,
+            "seed": str(spec.seed),
+            "machine": machine.fingerprint(),
+            "parity": json.dumps(measured.result["parity"]),
+            "receipt": json.dumps(receipt),
+            "flags": ",".join(found_flags),
+            "not_measured": json.dumps(missing),
+            "energy_source": measured.energy.source or "none",
+            "data_sha256": conditions["data"]["sha256"],
+            "data_source": conditions["data"]["source"],
+            "imported": ",".join(measured.result["imported"]),
+            "mlflow.source.git.commit": commit,
+        },
+        points=[*points(measured, run_level), *sampler.points()],
+        dataset={k: str(v) for k, v in conditions["data"].items()},
+        files=_files(measured),
+    )
+
+
+def _files(measured: Measured) -> Path:
+    """The artifacts of a trial: samples as one table, what the worker said, its weights."""
+    trial = measured.result["trial"]
+    folder = measured.folder / "artifacts"
+    folder.mkdir()
+    series = ("epoch_seconds", "epoch_loss", "epoch_accuracy", "evaluation_seconds", "step_seconds",
+              "latency_seconds", "inference_seconds")  # fmt: skip
+    write.write_samples(folder / names.SAMPLES, {name: trial[name] for name in series})
+    (folder / "trial.json").write_text(json.dumps(measured.result, indent=1))
+    for name in ("spec.json", "machine.json", "worker.log"):
+        (folder / name).write_bytes((measured.folder / name).read_bytes())
+    return folder
+
+
+def _note(
+    condition: Mapping[str, str],
+    run_level: Mapping[str, float],
+    missing: Mapping[str, str],
+    found_flags: list[str],
+    source: str,
+) -> str:
+    """The run's description in the UI, Markdown."""
+    lines = [
+        f"**{condition['framework']} {condition['version_framework']}** trains `{condition['workload']}` "
+        f"on the {condition['device'].upper()}, {condition['dtype']}, BLAS {condition['blas_loaded']}, "
+        f"{condition['threads']} threads, compiled {condition['compile']}.",
+        "",
+        f"{condition['epochs']} epochs in **{run_level['train/total_seconds']:.3f} s** "
+        f"({run_level['train/items_per_second']:,.0f} items/s), one item in "
+        f"{run_level['inference/latency_seconds_p50'] * 1e6:.0f} us. Data: {source}.",
+        "",
+        f"Flags: {', '.join(found_flags) or 'none'}.",
+        "",
+        *[f"- `{name}` not measured: {reason}" for name, reason in missing.items()],
+    ]
+    return "\n".join(lines)
+
+
+# What a flag means and what to do about it, for people.
+MEANING = {
+    "LOAD": "other programs used over 10 % of the cores; close them and repeat",
+    "STOLEN-CPU": "the hypervisor took over 10 % of the cores; repeat at a quieter time",
+    "BATTERY": "running on battery; connect the power supply",
+    "LOW-POWER": "low-power mode is on; switch it off",
+    "THERMAL": "the machine is throttled by heat; let it cool down",
+    "SWAP": "over half of the swap space is in use; close programs",
+    "ROSETTA": "Python runs under Rosetta; install an arm64 Python",
+    "REFERENCE-BLAS": "MLX's Linux CPU wheel multiplies with the reference BLAS; add blas=mkl",
+    "AUDIT": "twice the steps did not take twice the time; the barrier or the machine is at fault",
+    "TF32": "float32 products were rounded to TF32",
+    "SYNTHETIC": "generated data, by request",
+    "DIRTY-TREE": "the code differs from its commit",
+    "CRASHED": "the worker died",
+}

@@ -1,0 +1,248 @@
+"""`study` (also `main`): blocks of trials in random order, one process each, nested under one run,
+to a verdict. Starting the same study name again runs only what is missing.
+
+    python -m entrypoints.study --name first
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import click
+
+from entrypoints.analyze import analyze
+from entrypoints.options import TARGET, Command, whole
+from entrypoints.probe import probe
+from entrypoints.record import Place
+from entrypoints.supervisor import TrialFailed, TrialSpec, prepare_data, resolve
+from entrypoints.trial import execute
+from measurement import blas, machine
+from measurement.errors import InputError
+from measurement.schedule import Condition, Slot, blocks, parse_arm
+from tracking import names, read, write
+
+AGAIN = " (again)"
+
+
+def default_arms(device: str) -> tuple[list[str], list[dict[str, str]]]:
+    """(arms, comparisons). The A/A arm is PyTorch a second time.
+
+    On a Linux CPU the MLX wheel multiplies with the reference BLAS, so the headline gives both
+    frameworks the same better library, and two more arms show what pip alone gives.
+    """
+    tuned = blas.better() if device == "cpu" and sys.platform == "linux" else None
+    suffix = f" blas={tuned}" if tuned else ""
+    mlx, torch = f"mlx{suffix}", f"pytorch{suffix}"
+    arms = [mlx, torch, torch + AGAIN]
+    comparisons = [
+        {"numerator": mlx, "denominator": torch, "role": "headline"},
+        {"numerator": torch + AGAIN, "denominator": torch, "role": "resolution"},
+    ]
+    if tuned:
+        arms += ["mlx blas=shipped", "pytorch blas=shipped"]
+        comparisons += [
+            {"numerator": "mlx blas=shipped", "denominator": mlx, "role": "wheel"},
+            {
+                "numerator": "mlx blas=shipped",
+                "denominator": "pytorch blas=shipped",
+                "role": "as shipped",
+            },
+        ]
+    return arms, comparisons
+
+
+def given_arms(text: str) -> tuple[list[str], list[dict[str, str]]]:
+    """Arms from the command line: the first against the second is the headline; a second copy of
+    the second is the A/A arm. Raises InputError."""
+    arms = [" ".join(arm.split()) for arm in text.split(",")]
+    if len(arms) < 2 or len(set(arms)) != len(arms):
+        raise InputError(
+            f"arms='{text}': expected two or more different arms, as in 'mlx blas=mkl, pytorch'"
+        )
+    again = arms[1] + AGAIN
+    comparisons = [
+        {"numerator": arm, "denominator": arms[1], "role": "headline" if i == 0 else "as shipped"}
+        for i, arm in enumerate(arms)
+        if i != 1
+    ]
+    comparisons.append({"numerator": again, "denominator": arms[1], "role": "resolution"})
+    return [*arms, again], comparisons
+
+
+def common_device(asked: str) -> str:
+    """`auto` -> gpu when both frameworks have one here, else cpu: never one of each."""
+    if asked != "auto":
+        return asked
+    found = [probe(framework)["devices"][1] for framework in ("mlx", "pytorch")]
+    return "cpu" if any("missing" in device for device in found) else "gpu"
+
+
+def design(options: dict[str, Any], base: Condition) -> dict[str, Any]:
+    """Everything that is fixed before the first trial."""
+    if options["arms"] == "auto":
+        arms, comparisons = default_arms(base.device)
+    else:
+        arms, comparisons = given_arms(options["arms"])
+    return {
+        "workload": options["workload"],
+        "preset": options["preset"],
+        "pairs": options["pairs"],
+        "epochs": options["epochs"],
+        "seed": options["seed"],
+        "dataset": options["dataset"],
+        "target": options["target"],
+        "price_per_hour": options["price_per_hour"],
+        "gap_seconds": options["gap_seconds"],
+        "metric": names.PRIMARY,
+        "margin": options["margin"],
+        "family": [names.PRIMARY],
+        "machine": machine.fingerprint(),
+        "condition": asdict(base),
+        "arms": arms,
+        "comparisons": comparisons,
+        "order": [slot.arm for slot in blocks(tuple(arms), options["pairs"], options["seed"])],
+    }
+
+
+def specifications(plan: dict[str, Any], data_dir: str) -> dict[str, TrialSpec]:
+    """arm -> its checked trial, seed still 0. Raises InputError before anything is measured."""
+    specs = {}
+    for arm in plan["arms"]:
+        condition = parse_arm(arm, Condition(**plan["condition"]))
+        sizes = resolve(plan["workload"], plan["preset"], {}, plan["dataset"], condition)
+        specs[arm] = TrialSpec(
+            plan["workload"],
+            condition,
+            plan["preset"],
+            sizes,
+            0,
+            plan["epochs"],
+            plan["dataset"],
+            data_dir,
+            plan["target"],
+            plan["price_per_hour"],
+        )
+    return specs
+
+
+def open_study(name: str, plan: dict[str, Any]) -> tuple[str, set[tuple[int, str]]]:
+    """(parent run, slots already finished). A study of that name goes on, if its design is the same;
+    runs it left open when it was cut off are closed as KILLED."""
+    try:
+        known = read.study(name)
+    except InputError:
+        tags = {"study": name, "design": json.dumps(plan), "machine": plan["machine"]}
+        run_id = write.begin("study", f"study {name}", tags)
+        shown = {k: plan[k] for k in ("workload", "preset", "pairs", "epochs", "dataset", "metric", "margin")}
+        write.log_params(run_id, {**{k: str(v) for k, v in shown.items()}, "arms": ", ".join(plan["arms"])})
+        return run_id, set()
+    if known.design != plan:
+        changed = [k for k in plan if known.design.get(k) != plan[k]]
+        raise InputError(
+            f"study '{name}' exists with another {changed[0]} ({known.design.get(changed[0])} against "
+            f"{plan[changed[0]]}); use the same options to go on, or another name"
+        )
+    write.begin("study part", f"study {name}, resumed", {"study": name, "resumes": known.run_id}, None)
+    finished = set()
+    for row in read.trials(name, finished=False):
+        if row.status == "FINISHED" and row.pair is not None:
+            finished.add((row.pair, row.arm))
+        elif row.status == "RUNNING":
+            write.finish(row.run_id, "KILLED")
+    return known.run_id, finished
+
+
+def run_slots(
+    plan: dict[str, Any], name: str, parent: str, specs: dict[str, TrialSpec], done: set[tuple[int, str]]
+) -> list[str]:
+    """Runs every slot that is missing; returns one line for each that failed."""
+    slots = blocks(tuple(plan["arms"]), plan["pairs"], plan["seed"])
+    missing = [slot for slot in slots if (slot.pair, slot.arm) not in done]
+    if len(missing) < len(slots):
+        click.echo(f"{len(slots) - len(missing)} of {len(slots)} trials are done already", err=True)
+    failures = []
+    start = time.monotonic()
+    with click.progressbar(
+        length=len(missing), label=f"study {name}", file=sys.stderr, show_pos=True, width=30,
+        item_show_func=lambda arm: arm or "",
+    ) as bar:  # fmt: skip
+        for number, slot in enumerate(missing):
+            bar.update(0, slot.arm)
+            bar.render_progress()
+            line = _run_slot(slot, plan, name, parent, specs[slot.arm])
+            if line:
+                failures.append(line)
+            bar.update(1, slot.arm)
+            if not sys.stderr.isatty():
+                left = (time.monotonic() - start) / (number + 1) * (len(missing) - number - 1)
+                click.echo(f"{number + 1}/{len(missing)} {slot.arm}, {left:.0f} s left", err=True)
+            time.sleep(plan["gap_seconds"])
+    return failures
+
+
+def _run_slot(slot: Slot, plan: dict[str, Any], name: str, parent: str, spec: TrialSpec) -> str | None:
+    # A new seed for every block, the same for every arm of it: the seed's share of the variation
+    # is in the comparison, but never in one arm alone.
+    spec = replace(spec, seed=plan["seed"] + slot.pair)
+    place: Place = {"study": name, "arm": slot.arm, "pair": str(slot.pair), "order": str(slot.order)}
+    run_id = write.begin("trial", f"{slot.arm} block {slot.pair}", place, parent)
+    try:
+        execute(spec, run_id, place, lambda event: None)
+    except TrialFailed as error:
+        return f"{slot.arm}, block {slot.pair}: {error}"
+    return None
+
+
+@click.command(cls=Command, help=__doc__)
+@click.option("--name", default="auto", show_default=True, help="auto: workload, date and time")
+@click.option("--workload", default="mnist", show_default=True)
+@click.option("--preset", default="study", show_default=True)
+@click.option("--arms", default="auto", show_default=True, help="as in 'mlx blas=mkl, pytorch'")
+@click.option("--pairs", type=whole(1), default=6, show_default=True, help="blocks; 6 is the least for a verdict")
+@click.option("--epochs", type=whole(1), default=3, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="cpu | gpu | auto (gpu if both have one)")
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--threads", type=whole(0), default=0, show_default=True, help="0: every core")
+@click.option("--dataset", default="mnist", show_default=True)
+@click.option("--data_dir", default="auto", show_default=True)
+@click.option("--seed", type=whole(0), default=0, show_default=True)
+@click.option("--target", type=TARGET, default=0.9, show_default=True, help="test accuracy")
+@click.option("--margin", type=click.FloatRange(0, 1, min_open=True), default=0.05, show_default=True,
+              help="two arms within it are the same")  # fmt: skip
+@click.option("--price_per_hour", type=click.FloatRange(min=0), default=0.0, show_default=True, help="USD")
+@click.option("--gap_seconds", type=click.FloatRange(min=0), default=0.5, show_default=True)
+def main(**options: Any) -> None:
+    name = options["name"]
+    if name == "auto":
+        name = f"{options['workload']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"):
+        raise InputError(f"study name '{name}': use letters, digits, '.', '_' and '-'")
+    base = Condition(
+        "pytorch", common_device(options["device"]), options["dtype"], "auto", "shipped", options["threads"]
+    )
+    plan = design(options, base)
+    specs = specifications(plan, options["data_dir"])
+    prepare_data(options["workload"], options["dataset"], options["data_dir"])
+    parent, done = open_study(name, plan)
+    click.echo(f"study {name}: {plan['pairs']} blocks of {', '.join(plan['arms'])}", err=True)
+    try:
+        failures = run_slots(plan, name, parent, specs, done)
+    except BaseException:
+        write.finish(parent, "KILLED")
+        click.echo(f"Stopped; go on with the same options and --name {name}", err=True)
+        raise
+    for line in failures:
+        click.echo(f"failed: {line}", err=True)
+    analyze(name, None)
+    write.finish(parent, "FAILED" if failures else "FINISHED")
+    if failures:
+        click.echo(f"{len(failures)} trials failed; repeat them with --name {name}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

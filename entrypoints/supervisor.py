@@ -1,0 +1,288 @@
+"""Starts the worker, watches machine and meters while it measures, keeps the local record, and only
+then writes the MLflow run."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import frameworks
+import models
+from measurement import blas, energy, machine
+from measurement.errors import InputError
+from measurement.schedule import Condition
+
+ROOT = Path(__file__).resolve().parent.parent
+ENERGY_SECONDS = 10.0
+Listener = Callable[[dict[str, Any]], None]
+
+
+class TrialFailed(RuntimeError):
+    """The worker ended without a result; the message says how and where its log is."""
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One trial as asked for. `sizes`: fields of the workload's Config, complete."""
+
+    workload: str
+    condition: Condition
+    preset: str
+    sizes: dict[str, Any]
+    seed: int
+    epochs: int
+    dataset: str
+    data_dir: str
+    target: float
+    price_per_hour: float = 0.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a worker said and what the supervisor saw meanwhile."""
+
+    folder: Path
+    start_seconds: float
+    events: list[dict[str, Any]]
+    result: dict[str, Any]
+    before: dict[str, Any]
+    others_fraction: float
+    stolen_fraction: float
+    energy: energy.Energy
+    energy_window_seconds: float
+    train_window: tuple[float, float]
+
+
+def resolve(
+    workload: str, preset: str, sizes: dict[str, Any], dataset: str, condition: Condition
+) -> dict[str, Any]:
+    """Checks names and sizes against the registries; returns the complete sizes.
+
+    Raises InputError with what is known where a name is not.
+    """
+    config = models.load(workload, "config")
+    models.load(workload, "config")
+    if preset not in config.PRESETS:
+        raise InputError(f"unknown preset '{preset}'; choose one of: {', '.join(config.PRESETS)}")
+    known = ", ".join(models.frameworks(workload))
+    if condition.framework not in models.frameworks(workload):
+        raise InputError(
+            f"workload '{workload}' has no twin in '{condition.framework}'; it has: {known}"
+        )
+    if not frameworks.available(condition.framework):
+        raise InputError(
+            f"framework '{condition.framework}' is not installed; run 'pip install -r requirements.txt'"
+        )
+    for name, value, choices in (
+        ("dataset", dataset, config.DATASETS),
+        ("dtype", condition.dtype, config.DTYPES),
+        ("device", condition.device, ("auto", "cpu", "gpu")),
+        ("compile", condition.compile, ("auto", "on", "off")),
+    ):
+        if value not in choices:
+            raise InputError(f"unknown {name} '{value}'; choose one of: {', '.join(choices)}")
+    if condition.threads < 0:
+        raise InputError(f"threads={condition.threads}: expected 0 (every core) or more")
+    blas.find(condition.blas)
+    values = asdict(replace(config.PRESETS[preset], **sizes))
+    for name, value in values.items():
+        if value <= 0:
+            raise InputError(f"{name}={value}: expected a number above 0")
+    return values
+
+
+def prepare_data(workload: str, dataset: str, data_dir: str) -> None:
+    """Fetches and verifies the data before anything is timed."""
+    models.load(workload, "data").prepare(dataset, data_dir)
+
+
+def threads_of(condition: Condition) -> int:
+    return condition.threads or machine.physical_cores()
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The worker's environment: the same thread counts for every library, float32 as IEEE float32
+    in MLX too, and nothing of MLflow."""
+    values = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    counts = ("OMP", "MKL", "OPENBLAS")
+    values |= {f"{name}_NUM_THREADS": str(threads) for name in counts}
+    values |= {"VECLIB_MAXIMUM_THREADS": str(threads), "MLX_ENABLE_TF32": "0"}
+    return values
+
+
+def new_folder(name: str) -> Path:
+    """A folder for one local record; git ignores it, nothing deletes it."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path("mlruns/records").resolve() / f"{stamp}-{name}-{secrets.token_hex(3)}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the local record ({error}); expected a writable folder: "
+            "run from a folder that you may write to"
+        ) from None
+    return folder
+
+
+def run_worker(spec: dict[str, Any], folder: Path, listen: Listener = lambda event: None) -> dict[str, Any]:
+    """Runs the worker to its end, appending each of its events to `events.jsonl` as it comes, and
+    returns the result. Raises InputError when it refused, TrialFailed when it died."""
+    (folder / "spec.json").write_text(json.dumps(spec, indent=1))
+    reader, writer = os.pipe()
+    log = folder / "worker.log"
+    result: dict[str, Any] | None = None
+    with log.open("w") as log_file, (folder / "events.jsonl").open("a") as record:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "entrypoints.worker", str(folder / "spec.json"), str(writer)],
+            cwd=ROOT,
+            env=environment(spec["threads"]),
+            stdout=log_file,
+            stderr=subprocess.STDOUT,
+            pass_fds=(writer,),
+        )
+        os.close(writer)
+        try:
+            with os.fdopen(reader) as lines:
+                for line in lines:
+                    record.write(line)
+                    record.flush()
+                    event = json.loads(line)
+                    event["pid"] = process.pid
+                    if event["event"] == "refused":
+                        process.wait()
+                        raise InputError(event["message"])
+                    if event["event"] == "result":
+                        result = event
+                    listen(event)
+            process.wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if result is None or process.returncode != 0:
+        raise TrialFailed(_how_it_died(process.returncode, log))
+    return result
+
+
+def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
+    """One trial from start to local record. Knows nothing of MLflow."""
+    folder = new_folder(f"{spec.condition.framework}-{spec.workload}")
+    meters = {device: energy.find(device) for device in ("cpu", "gpu")}
+    window = energy.Window(None, "no window")
+    events: list[dict[str, Any]] = []
+    watch = _Watch()
+    start = time.time()
+
+    def on_event(event: dict[str, Any]) -> None:
+        nonlocal window
+        events.append(event)
+        watch.see(event)
+        if event["event"] == "ready":
+            window = energy.Window(*meters[event["device"]])
+        elif event["event"] == "energy_begin":
+            window.start()
+        elif event["event"] == "energy_end":
+            watch.energy = window.stop()
+            watch.energy_seconds = event["seconds"]
+        listen(event)
+
+    before = machine.state()
+    result = run_worker(worker_spec(spec, "measure", any(m for m, _ in meters.values())), folder, on_event)
+    measured = Measured(
+        folder=folder,
+        start_seconds=start,
+        events=events,
+        result=result,
+        before=before,
+        others_fraction=watch.others,
+        stolen_fraction=watch.stolen,
+        energy=watch.energy or window.stop(),
+        energy_window_seconds=watch.energy_seconds,
+        train_window=(watch.train_start, watch.train_stop),
+    )
+    (folder / "config.json").write_text(
+        json.dumps({"workload": spec.workload, "framework": spec.condition.framework, **spec.sizes})
+    )
+    (folder / "machine.json").write_text(
+        json.dumps(
+            {
+                "facts": machine.facts(),
+                "before": before,
+                "others_fraction": watch.others,
+                "stolen_fraction": watch.stolen,
+                "energy": asdict(measured.energy),
+            },
+            indent=1,
+        )
+    )
+    return measured
+
+
+def worker_spec(spec: TrialSpec, action: str, metered: bool = False) -> dict[str, Any]:
+    """What the worker reads."""
+    condition = spec.condition
+    return {
+        "action": action,
+        "workload": spec.workload,
+        "framework": condition.framework,
+        "device": condition.device,
+        "dtype": condition.dtype,
+        "compile": condition.compile,
+        "blas": condition.blas,
+        "threads": threads_of(condition),
+        "sizes": spec.sizes,
+        "seed": spec.seed,
+        "dataset": spec.dataset,
+        "data_dir": spec.data_dir,
+        "plan": {
+            "epochs": spec.epochs,
+            "target_accuracy": spec.target,
+            "energy_seconds": ENERGY_SECONDS if metered else 0.0,
+        },
+    }
+
+
+class _Watch:
+    """What others did to the machine between the first epoch and the end of training."""
+
+    def __init__(self) -> None:
+        self.others = self.stolen = self.train_start = self.train_stop = self.energy_seconds = 0.0
+        self.energy: energy.Energy | None = None
+        self._load: machine.LoadWindow | None = None
+        self._cpu = 0.0
+
+    def see(self, event: dict[str, Any]) -> None:
+        if event["event"] == "epoch_begin" and self._load is None:
+            self.train_start = time.time()
+            self._load, self._cpu = machine.LoadWindow(), _cpu_seconds(event["pid"])
+        elif event["event"] == "trained" and self._load is not None:
+            self.train_stop = time.time()
+            self.others, self.stolen = self._load.stop(_cpu_seconds(event["pid"]) - self._cpu)
+
+
+def _cpu_seconds(pid: int) -> float:
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def _how_it_died(code: int, log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    last = lines[-1][:300] if lines else "no output"
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code == -signal.SIGKILL:
+        how += " (killed: often the system, out of memory)"
+    return f"the worker ended with {how}: {last}; its log is {log}"

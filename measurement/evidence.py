@@ -1,0 +1,79 @@
+"""Evidence that a twin computes the agreed function: outputs, gradients and ten steps from fixed
+initial values and batches, taken with the very step that is timed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from measurement.audit import fingerprint
+from measurement.framework import Framework
+
+PROBE_SEED = 0  # the same for every trial, so that any two trials of one workload compare
+PROBE_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """outputs: layer -> array, in order of computation; gradients and updates: parameter -> array
+    (update = after ten steps minus before); losses: of the ten steps."""
+
+    work: str
+    dtype: str
+    parameters: int
+    outputs: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+    losses: list[float]
+    updates: dict[str, np.ndarray]
+
+    def summary(self) -> dict[str, Any]:
+        """A few numbers that fit a tag; see measurement.audit.parity_difference."""
+        return {
+            "work": self.work,
+            "dtype": self.dtype,
+            "parameters": self.parameters,
+            "output": fingerprint(self.outputs),
+            "gradient": fingerprint(self.gradients),
+            "update": fingerprint(self.updates),
+            "losses": self.losses,
+        }
+
+
+def work_digest(workload: str, sizes: Mapping[str, Any], data_sha256: str) -> str:
+    """One digest of what is computed: workload, its sizes, its data."""
+    text = json.dumps([workload, dict(sizes), data_sha256], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def collect(
+    framework: Framework,
+    model: Any,
+    loss: Callable[..., Any],
+    step: Callable[[Any], Any],
+    initial: Mapping[str, np.ndarray],
+    inputs: Sequence[Any],
+    batch: Sequence[Any],
+    batches: Sequence[Any],
+    work: str,
+) -> Evidence:
+    """Writes `initial`, takes every layer's output for `inputs` and every gradient for `batch`
+    (both on the device), then runs `step` over `batches`."""
+    framework.write_parameters(model, initial)
+    outputs = framework.layer_outputs(model, *inputs)
+    _, gradients = framework.gradients(loss, model, *batch)
+    losses = [float(framework.read(step(rows))) for rows in batches]
+    after = framework.read_parameters(model)
+    return Evidence(
+        work=work,
+        dtype=framework.dtype,
+        parameters=sum(value.size for value in after.values()),
+        outputs=outputs,
+        gradients=gradients,
+        losses=losses,
+        updates={name: after[name] - initial[name] for name in after},
+    )
