@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -54,7 +55,7 @@ DARK = Theme(
 
 @dataclass(frozen=True)
 class Drawing:
-    """One finished figure: file name without ending, title, what a reader who cannot see it reads."""
+    """One finished figure: file name without ending, title, and words for who cannot see it."""
 
     name: str
     title: str
@@ -133,7 +134,7 @@ def _png(plan: Callable[[Theme], Figure], theme: Theme) -> bytes:
 
 @contextmanager
 def _style(theme: Theme) -> Iterator[None]:
-    settings = {
+    settings: dict[Any, Any] = {
         "figure.facecolor": theme.back,
         "axes.facecolor": theme.back,
         "savefig.facecolor": theme.back,
@@ -162,7 +163,7 @@ def _log_if_wide(axes: Axes, axis: str, low: float, high: float) -> None:
         along.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         if high / low < 20:
             along.set_minor_formatter(
-                FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "235" else "")
+                FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "2357" else "")
             )
         else:
             along.set_minor_formatter(NullFormatter())
@@ -202,7 +203,7 @@ def _forest(comparisons: Sequence[Comparison], theme: Theme, by_pairing: bool) -
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=8.5,
-            family="DejaVu Sans",
+            linespacing=1.4,
         )
     _log_if_wide(axes, "x", min(values), max(values))
     axes.set_yticks(range(len(shown)), [_row_label(c, by_pairing) for c in shown])
@@ -220,7 +221,8 @@ def _numbers(c: Comparison) -> str:
     if c.ratio.low is None or c.ratio.high is None:
         return f"{wording.number(c.ratio.estimate)}  (no interval)"
     low, high = wording.number(c.ratio.low), wording.number(c.ratio.high)
-    return f"{wording.number(c.ratio.estimate)}  [{low}, {high}]"
+    word = "A/A" if c.role == "resolution" else {"none": "no verdict"}.get(c.outcome, c.outcome)
+    return f"{wording.number(c.ratio.estimate)}  [{low}, {high}]\n{word}"
 
 
 def _row_label(c: Comparison, by_pairing: bool) -> str:
@@ -287,7 +289,7 @@ def _latency(findings: Findings, samples: Samples, theme: Theme) -> Figure:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(
-        FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "235" else "")
+        FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "2357" else "")
     )
     axes.set_xlabel(f"latency of one item ({unit}, logarithmic)")
     axes.set_ylabel("share of calls within that time")
@@ -298,7 +300,7 @@ def _latency(findings: Findings, samples: Samples, theme: Theme) -> Figure:
 
 def _target(findings: Findings, theme: Theme) -> Figure:
     figure, axes = plt.subplots(figsize=(9, 4.0))
-    for index, (arm, colour, marker) in enumerate(_arms(findings, theme)):
+    for index, (arm, colour, _) in enumerate(_arms(findings, theme)):
         found = findings.arrivals.get((arm, "s"))
         if found is None:
             continue

@@ -1,0 +1,83 @@
+"""`analyze`: read a study back from the tracking server, say what differs, write the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+
+from analysis import comparison, figures, report
+from entrypoints.options import Command
+from measurement.errors import InputError
+from tracking import read, write
+
+
+class Analysis(NamedTuple):
+    """folder: where the report lies. verdict: the sentences. text: the whole terminal table."""
+
+    folder: Path
+    verdict: str
+    text: str
+
+
+def analyze(
+    study_name: str | None = None, output: Path | None = None, every_metric: bool = False
+) -> Analysis:
+    """Compare the arms of a study; write its report into a folder and attach it to the study's run.
+
+    study_name: None = the newest. output: None = results/<study>. Writes comparisons.csv,
+    trials.csv, report.md, report.html and figures/*.png. Raises InputError when there is no such
+    study, when its rows cannot be compared at all, or when the folder cannot be written.
+    """
+    study = read.study(study_name)
+    rows = read.trials(study.name, finished=False)
+    # One seed for all studies: the permutation tests give the same p when repeated.
+    findings = comparison.analyse(study, rows, np.random.default_rng(20240229))
+    samples = {trial["run_id"]: read.samples(trial["run_id"]) for trial in findings.trials}
+    drawings = figures.draw(findings, samples)
+    folder = output if output is not None else Path("results") / study.name
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        report.write_csv(folder / "comparisons.csv", report.comparison_records(findings))
+        report.write_csv(folder / "trials.csv", list(findings.trials))
+        (folder / "report.md").write_text(report.markdown(findings), encoding="utf-8")
+        (folder / "report.html").write_text(report.html(findings, drawings), encoding="utf-8")
+        for drawing in drawings:
+            (folder / "figures" / f"{drawing.name}.png").write_bytes(drawing.light)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the report to '{folder}' ({error.strerror}); "
+            "expected a folder that can be written, give another as output"
+        ) from None
+    write.attach(study.run_id, folder, "report")
+    return Analysis(folder, findings.headline, report.terminal(findings, every_metric))
+
+
+@click.command(cls=Command)
+@click.option("--study", default="latest", show_default=True, help="Name of a study, or latest.")
+@click.option(
+    "--output",
+    default="auto",
+    show_default=True,
+    help="Folder of the report; auto = results/STUDY.",
+)
+@click.option(
+    "--every-metric/--headline-metrics",
+    default=False,
+    help="Print every metric of every pairing; the report always holds them.",
+)
+def main(study: str, output: str, every_metric: bool) -> None:
+    """Say what differs between the arms of a study, by how much, and with what certainty."""
+    done = analyze(
+        None if study == "latest" else study,
+        None if output == "auto" else Path(output),
+        every_metric,
+    )
+    click.echo(done.text)
+    click.echo(f"Report: {done.folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()
