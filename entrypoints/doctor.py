@@ -35,7 +35,7 @@ def lines() -> list[str]:
             found.append(f"{name:10} not installed; pip install -r requirements.txt")
             continue
         try:
-            devices = probe(name, ceiling_seconds=0.1)["devices"]
+            devices = probe(name, ceiling_seconds=0.3)["devices"]
         except TrialFailed as error:
             found.append(f"{name:10} does not start: {error}")
             continue
@@ -54,7 +54,9 @@ def lines() -> list[str]:
     if len(set(tf32.values())) > 1:
         warnings.append(f"TF32 differs: {tf32}; set MLX_ENABLE_TF32=0 (the workers here do)")
     found.append("")
-    found += [f"WARNING {line}" for line in warnings] or ["nothing found that would spoil a measurement"]
+    found += [f"WARNING {line}" for line in warnings] or [
+        "nothing found that would spoil a measurement"
+    ]
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,7 +37,9 @@ def flags(measured: Measured, dataset: str) -> list[str]:
     return found
 
 
-def values(measured: Measured, spec: TrialSpec, gpu_percent: float | None) -> tuple[dict[str, float], dict[str, str]]:
+def values(
+    measured: Measured, spec: TrialSpec, gpu_percent: float | None
+) -> tuple[dict[str, float], dict[str, str]]:
     """(run-level metrics, reasons for those that were not measured)."""
     trial = measured.result["trial"]
     seconds = sum(trial["epoch_seconds"])
@@ -73,7 +74,11 @@ def values(measured: Measured, spec: TrialSpec, gpu_percent: float | None) -> tu
     no_gpu = "the device is the CPU"
     add("memory/device_peak_bytes", trial["device_peak_bytes"], no_gpu)
     on_gpu = measured.result["conditions"]["device"] == "gpu"
-    add("hardware/gpu_percent_mean", gpu_percent if on_gpu else None, "no counter" if on_gpu else no_gpu)
+    add(
+        "hardware/gpu_percent_mean",
+        gpu_percent if on_gpu else None,
+        "no counter" if on_gpu else no_gpu,
+    )
     never = f"the target of {spec.target:g} was not met in {spec.epochs} epochs (censored)"
     add("target/seconds", trial["target_seconds"], never)
     add("target/epochs", trial["target_epochs"], never)
@@ -96,7 +101,9 @@ def points(measured: Measured, run_level: Mapping[str, float]) -> list[write.Poi
         step, when = event["epoch"], event["time"]
         found += [
             write.Point("train/epoch_seconds", event["seconds"], step, when),
-            write.Point("train/epoch_items_per_second", event["items"] / event["seconds"], step, when),
+            write.Point(
+                "train/epoch_items_per_second", event["items"] / event["seconds"], step, when
+            ),
             write.Point("train/loss", event["loss"], step, when),
             write.Point("eval/accuracy", event["accuracy"], step, when),
         ]
@@ -115,7 +122,7 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
         "dtype": conditions["dtype"],
         "compile": conditions["compile"],
         "compile_inference": conditions["compile_inference"],
-        "blas": spec.condition.blas,
+        "blas": _blas_name(spec.condition.blas),
         "blas_loaded": numerics["blas_loaded"],
         "blas_threads": numerics["blas_threads"],
         "threads": str(threads_of(spec.condition)),
@@ -131,6 +138,11 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
     return found | {names.SIZE + name: str(value) for name, value in spec.sizes.items()}
 
 
+def _blas_name(choice: str) -> str:
+    """A path gives its file name only: folders may hold a user's name."""
+    return Path(choice).name
+
+
 def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -> write.Record:
     """The record of one trial; also writes the artifact files beside the local record."""
     gpu = sampler.gpu_percent_mean(*measured.train_window)
@@ -138,17 +150,23 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
     condition = cell(measured, spec)
     conditions = measured.result["conditions"]
     commit, _ = machine.commit(ROOT)
-    sizes = {k.removeprefix(names.SIZE): v for k, v in condition.items() if k.startswith(names.SIZE)}
+    sizes = {
+        k.removeprefix(names.SIZE): v for k, v in condition.items() if k.startswith(names.SIZE)
+    }
     name = f"{spec.condition.framework} {spec.workload} {condition['device']} seed {spec.seed}"
     if spec.condition.blas != "shipped":
-        name += f" {Path(spec.condition.blas).name}"
+        name += f" {_blas_name(spec.condition.blas)}"
     found_flags = flags(measured, spec.dataset)
     receipt = measured.result["trial"]["receipt"]
     return write.Record(
         name=f"{place['arm']} block {place['pair']}" if place.get("pair") else name,
         note=_note(condition, run_level, missing, found_flags, conditions["data"]["source"]),
         params={
-            **{k: v for k, v in condition.items() if k in names.CELL and not k.startswith("version")},
+            **{
+                k: v
+                for k, v in condition.items()
+                if k in names.CELL and not k.startswith("version")
+            },
             **sizes,
             "seed": str(spec.seed),
             "price_per_hour": f"{spec.price_per_hour:g}",

@@ -137,8 +137,13 @@ def open_study(name: str, plan: dict[str, Any]) -> tuple[str, set[tuple[int, str
     except InputError:
         tags = {"study": name, "design": json.dumps(plan), "machine": plan["machine"]}
         run_id = write.begin("study", f"study {name}", tags)
-        shown = {k: plan[k] for k in ("workload", "preset", "pairs", "epochs", "dataset", "metric", "margin")}
-        write.log_params(run_id, {**{k: str(v) for k, v in shown.items()}, "arms": ", ".join(plan["arms"])})
+        shown = {
+            k: plan[k]
+            for k in ("workload", "preset", "pairs", "epochs", "dataset", "metric", "margin")
+        }
+        write.log_params(
+            run_id, {**{k: str(v) for k, v in shown.items()}, "arms": ", ".join(plan["arms"])}
+        )
         return run_id, set()
     if known.design != plan:
         changed = [k for k in plan if known.design.get(k) != plan[k]]
@@ -146,7 +151,9 @@ def open_study(name: str, plan: dict[str, Any]) -> tuple[str, set[tuple[int, str
             f"study '{name}' exists with another {changed[0]} ({known.design.get(changed[0])} against "
             f"{plan[changed[0]]}); use the same options to go on, or another name"
         )
-    write.begin("study part", f"study {name}, resumed", {"study": name, "resumes": known.run_id}, None)
+    write.begin(
+        "study part", f"study {name}, resumed", {"study": name, "resumes": known.run_id}, None
+    )
     finished = set()
     for row in read.trials(name, finished=False):
         if row.status == "FINISHED" and row.pair is not None:
@@ -157,7 +164,11 @@ def open_study(name: str, plan: dict[str, Any]) -> tuple[str, set[tuple[int, str
 
 
 def run_slots(
-    plan: dict[str, Any], name: str, parent: str, specs: dict[str, TrialSpec], done: set[tuple[int, str]]
+    plan: dict[str, Any],
+    name: str,
+    parent: str,
+    specs: dict[str, TrialSpec],
+    done: set[tuple[int, str]],
 ) -> list[str]:
     """Runs every slot that is missing; returns one line for each that failed."""
     slots = blocks(tuple(plan["arms"]), plan["pairs"], plan["seed"])
@@ -184,11 +195,18 @@ def run_slots(
     return failures
 
 
-def _run_slot(slot: Slot, plan: dict[str, Any], name: str, parent: str, spec: TrialSpec) -> str | None:
+def _run_slot(
+    slot: Slot, plan: dict[str, Any], name: str, parent: str, spec: TrialSpec
+) -> str | None:
     # A new seed for every block, the same for every arm of it: the seed's share of the variation
     # is in the comparison, but never in one arm alone.
     spec = replace(spec, seed=plan["seed"] + slot.pair)
-    place: Place = {"study": name, "arm": slot.arm, "pair": str(slot.pair), "order": str(slot.order)}
+    place: Place = {
+        "study": name,
+        "arm": slot.arm,
+        "pair": str(slot.pair),
+        "order": str(slot.order),
+    }
     run_id = write.begin("trial", f"{slot.arm} block {slot.pair}", place, parent)
     try:
         execute(spec, run_id, place, lambda event: None)
@@ -202,9 +220,17 @@ def _run_slot(slot: Slot, plan: dict[str, Any], name: str, parent: str, spec: Tr
 @click.option("--workload", default="mnist", show_default=True)
 @click.option("--preset", default="study", show_default=True)
 @click.option("--arms", default="auto", show_default=True, help="as in 'mlx blas=mkl, pytorch'")
-@click.option("--pairs", type=whole(1), default=6, show_default=True, help="blocks; 6 is the least for a verdict")
+@click.option(
+    "--pairs",
+    type=whole(1),
+    default=6,
+    show_default=True,
+    help="blocks; 6 is the least for a verdict",
+)
 @click.option("--epochs", type=whole(1), default=3, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="cpu | gpu | auto (gpu if both have one)")
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu | gpu | auto (gpu if both have one)"
+)
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--threads", type=whole(0), default=0, show_default=True, help="0: every core")
 @click.option("--dataset", default="mnist", show_default=True)
@@ -213,7 +239,9 @@ def _run_slot(slot: Slot, plan: dict[str, Any], name: str, parent: str, spec: Tr
 @click.option("--target", type=TARGET, default=0.9, show_default=True, help="test accuracy")
 @click.option("--margin", type=click.FloatRange(0, 1, min_open=True), default=0.05, show_default=True,
               help="two arms within it are the same")  # fmt: skip
-@click.option("--price_per_hour", type=click.FloatRange(min=0), default=0.0, show_default=True, help="USD")
+@click.option(
+    "--price_per_hour", type=click.FloatRange(min=0), default=0.0, show_default=True, help="USD"
+)
 @click.option("--gap_seconds", type=click.FloatRange(min=0), default=0.5, show_default=True)
 def main(**options: Any) -> None:
     name = options["name"]
@@ -222,7 +250,12 @@ def main(**options: Any) -> None:
     if not set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"):
         raise InputError(f"study name '{name}': use letters, digits, '.', '_' and '-'")
     base = Condition(
-        "pytorch", common_device(options["device"]), options["dtype"], "auto", "shipped", options["threads"]
+        "pytorch",
+        common_device(options["device"]),
+        options["dtype"],
+        "auto",
+        "shipped",
+        options["threads"],
     )
     plan = design(options, base)
     specs = specifications(plan, options["data_dir"])

@@ -22,6 +22,7 @@ import models
 from measurement import blas, energy, machine
 from measurement.errors import InputError
 from measurement.schedule import Condition
+from models.download import directory
 
 ROOT = Path(__file__).resolve().parent.parent
 ENERGY_SECONDS = 10.0
@@ -72,7 +73,6 @@ def resolve(
     Raises InputError with what is known where a name is not.
     """
     config = models.load(workload, "config")
-    models.load(workload, "config")
     if preset not in config.PRESETS:
         raise InputError(f"unknown preset '{preset}'; choose one of: {', '.join(config.PRESETS)}")
     known = ", ".join(models.frameworks(workload))
@@ -135,7 +135,9 @@ def new_folder(name: str) -> Path:
     return folder
 
 
-def run_worker(spec: dict[str, Any], folder: Path, listen: Listener = lambda event: None) -> dict[str, Any]:
+def run_worker(
+    spec: dict[str, Any], folder: Path, listen: Listener = lambda event: None
+) -> dict[str, Any]:
     """Runs the worker to its end, appending each of its events to `events.jsonl` as it comes, and
     returns the result. Raises InputError when it refused, TrialFailed when it died."""
     (folder / "spec.json").write_text(json.dumps(spec, indent=1))
@@ -198,7 +200,9 @@ def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
         listen(event)
 
     before = machine.state()
-    result = run_worker(worker_spec(spec, "measure", any(m for m, _ in meters.values())), folder, on_event)
+    result = run_worker(
+        worker_spec(spec, "measure", any(m for m, _ in meters.values())), folder, on_event
+    )
     measured = Measured(
         folder=folder,
         start_seconds=start,
@@ -244,7 +248,7 @@ def worker_spec(spec: TrialSpec, action: str, metered: bool = False) -> dict[str
         "sizes": spec.sizes,
         "seed": spec.seed,
         "dataset": spec.dataset,
-        "data_dir": spec.data_dir,
+        "data_dir": str(directory(spec.data_dir)),
         "plan": {
             "epochs": spec.epochs,
             "target_accuracy": spec.target,

@@ -1,6 +1,6 @@
 """`<workload>_<framework>`: one trial, one run.
 
-    python -m entrypoints.trial mnist mlx --epochs 10
+python -m entrypoints.trial mnist mlx --epochs 10
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ import click
 import models
 from entrypoints import record
 from entrypoints.options import TARGET, Command, whole
-from entrypoints.supervisor import Listener, Measured, TrialFailed, TrialSpec, measure, prepare_data, resolve
+from entrypoints.supervisor import (
+    Listener,
+    Measured,
+    TrialFailed,
+    TrialSpec,
+    measure,
+    prepare_data,
+    resolve,
+)
 from measurement.schedule import Condition
 from serving.log import log_model
 from tracking import write
@@ -38,28 +46,51 @@ def execute(spec: TrialSpec, run_id: str, place: record.Place, listen: Listener)
     return measured
 
 
-def options(workload: str) -> list[click.Option]:
+def options(workload: str) -> list[click.Parameter]:
     """The options of a trial; sizes come from the workload's Config."""
     config = models.load(workload, "config")
     option = click.Option
-    listed = [
+    listed: list[click.Parameter] = [
         option(["--preset"], default="study", show_default=True, help=" | ".join(config.PRESETS)),
         option(["--device"], default="auto", show_default=True, help="cpu | gpu | auto"),
         option(["--seed"], type=whole(0), default=0, show_default=True),
         option(["--epochs"], type=whole(1), default=10, show_default=True),
-        option(["--dataset"], default=config.DATASETS[0], show_default=True, help=" | ".join(config.DATASETS)),
+        option(
+            ["--dataset"],
+            default=config.DATASETS[0],
+            show_default=True,
+            help=" | ".join(config.DATASETS),
+        ),
         option(["--data_dir"], default="auto", show_default=True, help="folder of the data files"),
         option(["--dtype"], default="float32", show_default=True, help=" | ".join(config.DTYPES)),
-        option(["--compile"], default="auto", show_default=True, help="on | off | auto (the faster)"),
-        option(["--blas"], default="shipped", show_default=True, help="shipped | mkl | openblas | PATH"),
+        option(
+            ["--compile"], default="auto", show_default=True, help="on | off | auto (the faster)"
+        ),
+        option(
+            ["--blas"], default="shipped", show_default=True, help="shipped | mkl | openblas | PATH"
+        ),
         option(["--threads"], type=whole(0), default=0, show_default=True, help="0: every core"),
-        option(["--target"], type=TARGET, default=config.TARGET, show_default=True, help="test accuracy"),
-        option(["--price_per_hour"], type=click.FloatRange(min=0), default=0.0, show_default=True, help="USD"),
+        option(
+            ["--target"],
+            type=TARGET,
+            default=config.TARGET,
+            show_default=True,
+            help="test accuracy",
+        ),
+        option(
+            ["--price_per_hour"],
+            type=click.FloatRange(min=0),
+            default=0.0,
+            show_default=True,
+            help="USD",
+        ),
     ]
     for field in fields(config.Config):
         if not field.name.endswith("_items"):
             kind = {"int": int, "float": float}[str(field.type)]
-            listed.append(option([f"--{field.name}"], type=kind, default=field.default, show_default=True))
+            listed.append(
+                option([f"--{field.name}"], type=kind, default=field.default, show_default=True)
+            )
     return listed
 
 
@@ -75,7 +106,10 @@ def specification(workload: str, framework: str, values: dict[str, Any]) -> Tria
         condition=condition,
         preset=values["preset"],
         sizes=resolve(workload, values["preset"], sizes, values["dataset"], condition),
-        **{k: values[k] for k in ("seed", "epochs", "dataset", "data_dir", "target", "price_per_hour")},
+        **{
+            k: values[k]
+            for k in ("seed", "epochs", "dataset", "data_dir", "target", "price_per_hour")
+        },
     )
 
 
@@ -93,7 +127,9 @@ def command(workload: str, framework: str) -> click.Command:
             sys.exit(1)
         _summary(measured, spec, run_id)
 
-    return Command(f"{workload}_{framework}", params=options(workload), callback=callback, help=__doc__)
+    return Command(
+        f"{workload}_{framework}", params=options(workload), callback=callback, help=__doc__
+    )
 
 
 def _progress(epochs: int) -> Listener:

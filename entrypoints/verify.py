@@ -44,7 +44,9 @@ class Check:
     difference: str | None
 
 
-def compare(workload: str, framework: str, ours: Path, reference: Path, a: dict[str, Any], b: dict[str, Any]) -> list[Check]:
+def compare(
+    workload: str, framework: str, ours: Path, reference: Path, a: dict[str, Any], b: dict[str, Any]
+) -> list[Check]:
     """Parameter count, every layer's output, losses, every gradient, ten updates."""
     outputs, gradients, losses = TOLERANCES[a["dtype"]]
     checks = []
@@ -52,7 +54,11 @@ def compare(workload: str, framework: str, ours: Path, reference: Path, a: dict[
     def add(what: str, tolerance: float, difference: str | None) -> None:
         checks.append(Check(workload, framework, what, tolerance, difference))
 
-    count = None if a["parameters"] == b["parameters"] else f"{a['parameters']} against {b['parameters']}"
+    count = (
+        None
+        if a["parameters"] == b["parameters"]
+        else f"{a['parameters']} against {b['parameters']}"
+    )
     add("parameter count", 0.0, count)
     for kind, what, tolerance in (
         ("outputs", "output of every layer", outputs),
@@ -61,12 +67,17 @@ def compare(workload: str, framework: str, ours: Path, reference: Path, a: dict[
     ):
         with np.load(ours / f"{kind}.npz") as x, np.load(reference / f"{kind}.npz") as y:
             add(what, tolerance, first_difference(dict(y), dict(x), tolerance))
-    steps = ({f"loss of step {i}": np.float64(v) for i, v in enumerate(e["losses"])} for e in (b, a))
-    add("the losses of ten steps", losses, first_difference(*steps, losses))  # type: ignore[arg-type]
+    ours_losses, reference_losses = (
+        {f"loss of step {i}": np.float64(value) for i, value in enumerate(e["losses"])}
+        for e in (a, b)
+    )
+    add("the losses of ten steps", losses, first_difference(reference_losses, ours_losses, losses))
     return checks
 
 
-def verify(workload: str, preset: str, device: str, dtype: str, dataset: str, data_dir: str) -> list[Check]:
+def verify(
+    workload: str, preset: str, device: str, dtype: str, dataset: str, data_dir: str
+) -> list[Check]:
     """Runs each installed twin in its own process and compares it with PyTorch's."""
     config = models.load(workload, "config")
     dataset = config.DATASETS[0] if dataset == "auto" else dataset

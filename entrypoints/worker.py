@@ -165,7 +165,9 @@ def trace(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
     session = Session(spec)
     evidence = session.evidence()
     for kind in ("outputs", "gradients", "updates"):
-        np.savez(folder / f"{kind}.npz", **{f"{k or '.'}": v for k, v in getattr(evidence, kind).items()})
+        np.savez(
+            folder / f"{kind}.npz", **{f"{k or '.'}": v for k, v in getattr(evidence, kind).items()}
+        )
     emit("result", {"parity": evidence.summary(), "conditions": session.conditions()})
 
 
@@ -173,7 +175,7 @@ def probe(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
     """Which devices a framework has here, its numerics and its matrix-product rate on each."""
     from measurement.trial import matmul_ceiling
 
-    found = []
+    found: list[dict[str, Any]] = []
     for device in ("cpu", "gpu"):
         try:
             framework = frameworks.load(spec["framework"], device, "float32", spec["threads"])

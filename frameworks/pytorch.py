@@ -43,7 +43,7 @@ class Adapter:
         torch._dynamo.config.trace_autograd_ops = True
 
     def versions(self) -> dict[str, str]:
-        versions = {"framework": torch.__version__}
+        versions = {"framework": str(torch.__version__)}
         if self._torch.type == "cuda":
             versions["cuda"] = str(torch.version.cuda)
             versions["gpu"] = torch.cuda.get_device_name(self._torch)
@@ -107,7 +107,9 @@ class Adapter:
             for name, parameter in model.named_parameters():
                 if name not in values or values[name].shape != tuple(parameter.shape):
                     got = values[name].shape if name in values else "nothing"
-                    raise ValueError(f"parameter {name}: expected {tuple(parameter.shape)}, got {got}")
+                    raise ValueError(
+                        f"parameter {name}: expected {tuple(parameter.shape)}, got {got}"
+                    )
                 parameter.copy_(torch.from_numpy(np.array(values[name])))
         self.wait()
 
@@ -128,7 +130,9 @@ class Adapter:
         outputs: dict[str, np.ndarray] = {}
         handles = [
             module.register_forward_hook(
-                lambda _module, _inputs, output, name=name: outputs.update({name: self.read(output).copy()})
+                lambda _module, _inputs, output, name=name: outputs.update(
+                    {name: self.read(output).copy()}
+                )
             )
             for name, module in model.named_modules()
         ]

@@ -127,9 +127,7 @@ def completed(ratio: float, residue: float) -> bool:
     return COMPLETION_BOUNDS[0] <= ratio <= COMPLETION_BOUNDS[1] and residue <= RESIDUE_BOUND
 
 
-def first_difference(
-    a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray], tolerance: float
-) -> str | None:
+def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float) -> str | None:
     """The first array, in `a`'s order, that differs by more than `tolerance` times its largest
     magnitude; None when all agree."""
     for name in a:

@@ -73,10 +73,9 @@ def load(choice: str) -> None:
     libraries = find(choice)
     if any(module in sys.modules for module in ("torch", "mlx.core")):
         raise RuntimeError("a BLAS must be loaded before the framework is imported")
-    if choice == "openblas" or "openblas" in choice:
-        # Releases before 2021 take a new CPU for the oldest one and lose four fifths of the speed.
-        if "OPENBLAS_CORETYPE" not in os.environ and (core := _best_core()):
-            os.environ["OPENBLAS_CORETYPE"] = core
+    # Releases before 2021 take a new CPU for the oldest one and lose four fifths of the speed.
+    if "openblas" in choice and "OPENBLAS_CORETYPE" not in os.environ and (core := _best_core()):
+        os.environ["OPENBLAS_CORETYPE"] = core
     for library in libraries:
         try:
             handle = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)

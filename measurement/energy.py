@@ -47,7 +47,9 @@ def find(device: str) -> tuple[Meter | None, str]:
 class Window:
     """Reads the meter at start() and stop(); stop() returns the Energy between."""
 
-    def __init__(self, meter: Meter | None, reason: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, meter: Meter | None, reason: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._meter, self._reason, self._clock = meter, reason, clock
         self._start: tuple[float, float] | None = None
 
@@ -106,7 +108,10 @@ def _rapl() -> tuple[Meter | None, str]:
     if not counters:
         return None, "no meter: this CPU shows no RAPL counter (usual in a virtual machine)"
     if not all(os.access(counter, os.R_OK) for counter in counters):
-        return None, f"no permission: an administrator may run 'chmod a+r {RAPL}/intel-rapl:*/energy_uj'"
+        return (
+            None,
+            f"no permission: an administrator may run 'chmod a+r {RAPL}/intel-rapl:*/energy_uj'",
+        )
     limits = {c: int((c.parent / "max_energy_range_uj").read_text()) for c in counters}
     last = {c: int(c.read_text()) for c in counters}
     total = dict.fromkeys(counters, 0)

@@ -42,11 +42,15 @@ class Framework(Protocol):
         """The barrier: returns when every value, and all work before it, is done."""
         ...
 
-    def compile_step(self, step: Callable[..., Array], state: Any, compiled: bool) -> Callable[..., Array]:
+    def compile_step(
+        self, step: Callable[..., Array], state: Any, compiled: bool
+    ) -> Callable[..., Array]:
         """A callable that submits one step; `state` is all that the step changes."""
         ...
 
-    def compile_predict(self, predict: Callable[..., Array], model: Any, compiled: bool) -> Callable[[Array], Array]:
+    def compile_predict(
+        self, predict: Callable[..., Array], model: Any, compiled: bool
+    ) -> Callable[[Array], Array]:
         """inputs -> outputs without gradient recording; submits."""
         ...
 
@@ -58,7 +62,9 @@ class Framework(Protocol):
         """name -> float32 array."""
         ...
 
-    def gradients(self, loss: Callable[..., Array], model: Any, *batch: Array) -> tuple[float, dict[str, np.ndarray]]:
+    def gradients(
+        self, loss: Callable[..., Array], model: Any, *batch: Array
+    ) -> tuple[float, dict[str, np.ndarray]]:
         """The loss of a batch and its gradient by parameter name."""
         ...
 

@@ -44,7 +44,9 @@ def cpu_name() -> str:
     if platform.system() == "Darwin":
         return _command("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor()
     try:
-        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        match = re.search(
+            r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
+        )
     except OSError:
         match = None
     return match.group(1).strip() if match else platform.processor() or "unknown"
@@ -52,7 +54,9 @@ def cpu_name() -> str:
 
 def physical_cores() -> int:
     """Cores this process may use, hyper-threads not counted."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(psutil.cpu_count(logical=False) or usable, usable)
 
 
@@ -136,7 +140,9 @@ def _low_power_mode() -> bool:
 
 
 def _rosetta() -> bool:
-    return platform.system() == "Darwin" and _command("sysctl", "-n", "sysctl.proc_translated") == "1"
+    return (
+        platform.system() == "Darwin" and _command("sysctl", "-n", "sysctl.proc_translated") == "1"
+    )
 
 
 def _identity() -> str:

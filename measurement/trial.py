@@ -273,21 +273,20 @@ def _inference(work: Work, framework: Framework, plan: Plan, clock: Clock) -> li
 def matmul_ceiling(framework: Framework, seconds: float, clock: Clock = time.perf_counter) -> float:
     """FLOP/s of the fastest square matrix product found within about `seconds` per size.
 
-    Sizes double as long as one call stays under a fifth of the time allowed, so that neither the
-    reference BLAS nor a large GPU gets sizes that are not for it.
+    Sizes double while the next one is expected to take less than that for one call, so that
+    neither the reference BLAS nor a large GPU gets sizes that are not for it.
     """
-    best, size = 0.0, 256
-    while size <= 8192:
+    best, size, fastest = 0.0, 256, 0.0
+    while size <= 8192 and 8 * fastest <= seconds:
         multiply = framework.matmul(size)
         multiply()
         samples: list[float] = []
-        while len(samples) < 3 or sum(samples) < seconds / 3:
+        while len(samples) < 5 or sum(samples) < seconds / 3:
             start = clock()
             multiply()
             samples.append(clock() - start)
-        best = max(best, 2 * size**3 / min(samples))
-        if min(samples) > seconds / 20:
-            break
+        fastest = min(samples)
+        best = max(best, 2 * size**3 / fastest)
         size *= 2
     return best
 

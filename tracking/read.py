@@ -124,7 +124,8 @@ def study(name: str | None) -> Study:
 
 
 def _search(condition: str) -> list[Run]:
-    client, found, token = MlflowClient(), [], None
+    client, token = MlflowClient(), None
+    found: list[Run] = []
     with reachable():
         experiments = [e.experiment_id for e in client.search_experiments()]
         while True:
@@ -194,5 +195,7 @@ def _whole(text: str | None) -> int | None:
 
 def _quoted(text: str) -> str:
     if "'" in text:
-        raise InputError(f"study name {text!r} holds a quote; use letters, digits, '.', '_' and '-'")
+        raise InputError(
+            f"study name {text!r} holds a quote; use letters, digits, '.', '_' and '-'"
+        )
     return text

@@ -32,7 +32,9 @@ def reachable() -> Iterator[None]:
 
 
 def _unreachable(error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    reason = (
+        str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    )
     return InputError(
         f"the tracking store {address()} cannot be used ({reason}); expected a running server or a "
         "writable folder: start it, or set MLFLOW_TRACKING_URI"

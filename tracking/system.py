@@ -6,6 +6,7 @@ after one failed call; here only the sampling runs beside the measurement.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any
@@ -23,10 +24,8 @@ class Sampler:
 
     def __init__(self) -> None:
         self._monitors: list[Any] = [CPUMonitor()]
-        try:
+        with contextlib.suppress(ImportError, RuntimeError):  # no NVIDIA GPU, in MLflow's words
             self._monitors.append(GPUMonitor())
-        except (ImportError, RuntimeError):
-            pass  # MLflow's way to say that this machine has no NVIDIA GPU
         self._samples: list[tuple[float, dict[str, float]]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)

@@ -75,7 +75,9 @@ def log_trial(run_id: str, record: Record) -> None:
         present = client.get_run(run_id).data.params
         params = [Param(k, str(v)) for k, v in record.params.items() if k not in present]
         metrics = [Metric(p.name, p.value, int(p.seconds * 1000), p.step) for p in record.points]
-        tags = [RunTag(k, str(v)) for k, v in {**record.tags, _NOTE: record.note}.items() if v != ""]
+        tags = [
+            RunTag(k, str(v)) for k, v in {**record.tags, _NOTE: record.note}.items() if v != ""
+        ]
         client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
         dataset = Dataset(
             name=record.dataset["name"],
@@ -84,7 +86,9 @@ def log_trial(run_id: str, record: Record) -> None:
             source=json.dumps({"tags": {"source": record.dataset["source"]}}),
             profile=json.dumps({k: v for k, v in record.dataset.items() if k.endswith("items")}),
         )
-        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train")])])
+        client.log_inputs(
+            run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train")])]
+        )
         client.log_artifacts(run_id, str(record.files))
         client.update_run(run_id, name=record.name)
 

@@ -55,9 +55,7 @@ def training(model: Model, config: Config) -> tuple[Callable[..., torch.Tensor],
     is all that a step changes."""
     parameters = list(model.parameters())
 
-    def step(
-        images: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor
-    ) -> torch.Tensor:
+    def step(images: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         # index_select gathers rows about a quarter faster than images[rows] on the CPU.
         batch = images.index_select(0, rows), labels.index_select(0, rows)
         value = loss(model, *batch)
