@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import fairness, statistic, wording
+from analysis import fairness, flags, statistic, wording
 from analysis.convergence import arrivals, targets
 from analysis.diagnostics import autocorrelation, order_effect, resolution
 from analysis.findings import ArmSummary, Comparison, Findings, Point
 from analysis.flags import BLOCKING, MINIMUM_PAIRS, Flag
 from analysis.statistic import Ratio
-from analysis.survival import never_flag
 from analysis.table import Table, build, records
 from tracking.names import METRICS
 
@@ -60,10 +59,12 @@ def analyse(study: Study, rows: Iterable[Row], rng: np.random.Generator) -> Find
     """
     table = build(study, rows)
     drifts = _drifts(table, rng)
+    order = [*wording.ROLES]
+    pairings = sorted(
+        study.comparisons, key=lambda p: order.index(p.role) if p.role in order else len(order)
+    )
     found = [
-        _compare(table, pairing, metric, drifts)
-        for pairing in study.comparisons
-        for metric in COMPARED
+        _compare(table, pairing, metric, drifts) for pairing in pairings for metric in COMPARED
     ]
     found = [_with_verdict(c, study) for c in _with_family(_with_resolution(found), study)]
     arrived = arrivals(table)
@@ -101,7 +102,7 @@ def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag
         return replace(
             base,
             refused="a run that never arrived has no time; see the time to the target",
-            flags=(never_flag(missed, 2 * len(pairs)),),
+            flags=(flags.never(missed, 2 * len(pairs)),),
         )
     if not measured:
         return replace(base, not_measured=_reason(pairs, metric))
@@ -126,7 +127,7 @@ def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag
         wins=_wins(ratio, about.better),
         flags=(
             *(flag for flag in ratio.warnings if flag.name != "RARE"),  # once a study: _notes
-            *(_left_out(lost) if lost else ()),
+            *((flags.left_out(lost),) if lost else ()),
             *fairness.design_flags(measured),
             *_order_flags(points, measured),
             *_drift_flags(pairing, metric == table.study.metric, drifts),
@@ -173,13 +174,6 @@ def _incomparable(metric: str, pairs: fairness.Pairs) -> str | None:
     return None
 
 
-def _left_out(pairs: int) -> tuple[Flag, ...]:
-    noun = "pair lacks" if pairs == 1 else "pairs lack"
-    return (
-        Flag("LEFT-OUT", f"{pairs} {noun} the value of one arm and are left out.", "Resume it."),
-    )
-
-
 def _order_flags(points: tuple[Point, ...], pairs: fairness.Pairs) -> tuple[Flag, ...]:
     effect = order_effect(
         [point.ratio for point in points], [a.start_seconds < b.start_seconds for _, a, b in pairs]
@@ -212,31 +206,15 @@ def _with_resolution(found: list[Comparison]) -> list[Comparison]:
         if a_a is None or a_a.ratio is None or c.ratio is None:
             done.append(c)
             continue
-        flags, width = c.flags, resolution(a_a.ratio)
+        warnings, width = c.flags, resolution(a_a.ratio)
         if a_a.ratio.low is not None and a_a.ratio.high is not None:
             low, high = a_a.ratio.low, a_a.ratio.high
             if not low <= 1 <= high:
-                flags += (_a_a_flag(a_a.denominator, low, high),)
+                warnings += (flags.differs_from_itself(a_a.denominator, low, high),)
             elif width and c is not a_a and abs(np.log(c.ratio.estimate)) < np.log1p(width):
-                flags += (_below(width),)
-        done.append(replace(c, resolution=width, flags=flags))
+                warnings += (flags.below_resolution(width),)
+        done.append(replace(c, resolution=width, flags=warnings))
     return done
-
-
-def _a_a_flag(arm: str, low: float, high: float) -> Flag:
-    return Flag(
-        "A/A",
-        f"{arm} differs from itself: its ratio is between {low:.3f} and {high:.3f}, without 1.",
-        "Trust no difference of that size (1 in 20 does so by chance); repeat on a quiet machine.",
-    )
-
-
-def _below(width: float) -> Flag:
-    return Flag(
-        "BELOW-RESOLUTION",
-        f"The difference is smaller than what an arm shows against itself (±{100 * width:.2g} %).",
-        "More pairs sharpen both.",
-    )
 
 
 def _with_family(found: list[Comparison], study: Study) -> list[Comparison]:
@@ -256,39 +234,21 @@ def _with_family(found: list[Comparison], study: Study) -> list[Comparison]:
         if p is None or c.role != "headline" or c.ratio is None:
             done.append(c)
             continue
-        needed, flags = statistic.holm_pairs(size), c.flags
+        needed, warnings = statistic.holm_pairs(size), c.flags
         if c.ratio.n < needed:
-            sentence = f"With {c.ratio.n} pairs no row of a family of {size} can reach p < 0.05."
-            flags += (Flag("HOLM-FEW", sentence, f"It takes {needed} pairs."),)
-        done.append(replace(c, p=p, family=size, flags=flags))
+            warnings += (flags.holm_few(c.ratio.n, size, needed),)
+        done.append(replace(c, p=p, family=size, flags=warnings))
     return done
 
 
 def _with_verdict(c: Comparison, study: Study) -> Comparison:
     if c.ratio is not None and c.ratio.n != study.pairs:
-        c = replace(c, flags=(*c.flags, _unplanned(c.ratio.n, study.pairs)))
+        c = replace(c, flags=(*c.flags, flags.unplanned(c.ratio.n, study.pairs)))
     blocking = tuple(flag.name for flag in c.flags if flag.name in BLOCKING)
     c = replace(c, outcome=wording.outcome(c, study.pairs, blocking))
     if c.outcome == "undecided":
-        c = replace(c, flags=(*c.flags, UNDECIDED))
+        c = replace(c, flags=(*c.flags, flags.UNDECIDED))
     return replace(c, verdict=wording.verdict(c, study.pairs, blocking))
-
-
-UNDECIDED = Flag(
-    "UNDECIDED",
-    "Neither a difference nor sameness within the margin is shown.",
-    "Plan more pairs in a new study; `p >= 0.05` never means the same.",
-)
-
-
-def _unplanned(n: int, planned: int) -> Flag:
-    if n < planned:
-        return Flag("INCOMPLETE", f"{n} of {planned} planned pairs.", "Resume the study.")
-    return Flag(
-        "PEEKED",
-        f"{n} pairs where {planned} were planned: stopping by the result makes p and interval lie.",
-        "Plan the number of pairs before the first trial.",
-    )
 
 
 def _summary(table: Table, arm: str, drifts: dict[str, Flag]) -> ArmSummary:
@@ -315,10 +275,7 @@ def _summary(table: Table, arm: str, drifts: dict[str, Flag]) -> ArmSummary:
 
 def _headline(found: list[Comparison], study: Study) -> str:
     """The verdicts on the primary metric, headline first."""
-    ranks = {"headline": 0, "as shipped": 1, "wheel": 2, "resolution": 3}
-    primary = sorted(
-        (c for c in found if c.metric == study.metric), key=lambda c: ranks.get(c.role, 4)
-    )
+    primary = [c for c in found if c.metric == study.metric]
     return "\n".join(f"{wording.ROLES.get(c.role, c.role)}: {c.verdict}." for c in primary)
 
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
 
 from analysis import wording  # noqa: E402
-from analysis.findings import Comparison, Findings  # noqa: E402
+from analysis.findings import Comparison, Drawing, Findings  # noqa: E402
 from analysis.units import digits, scale  # noqa: E402
 
 Samples = Mapping[str, Mapping[str, np.ndarray]]  # run id -> series -> values
@@ -51,17 +51,6 @@ DARK = Theme(
     "#3a4048",
     ("#4FA8E8", "#FF8A4C", "#F2C14E", "#9BD8FF", "#E8A5C9", "#4CC9A0", "#a8adb3"),
 )
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """One finished figure: file name without ending, title, and words for who cannot see it."""
-
-    name: str
-    title: str
-    alt: str
-    light: bytes
-    dark: bytes
 
 
 def draw(findings: Findings, samples: Samples) -> list[Drawing]:
@@ -158,6 +147,7 @@ def _style(theme: Theme) -> Iterator[None]:
 def _log_if_wide(axes: Axes, axis: str, low: float, high: float) -> None:
     """A logarithmic axis when values span a factor above four; plain numbers as labels."""
     along = axes.xaxis if axis == "x" else axes.yaxis
+    along.set_tick_params(which="both", length=3, pad=4)
     if low > 0 and high / low > 4:
         (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
         along.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -248,7 +238,7 @@ def _epochs(findings: Findings, samples: Samples, theme: Theme) -> Figure:
     for (arm, colour, marker), offset in zip(arms, offsets, strict=True):
         trials = [t for t in findings.trials if t["arm"] == arm and t["run_id"] in samples]
         series = [(t["pair"], samples[t["run_id"]].get("epoch_seconds", ())) for t in trials]
-        x = [pair + 1 + offset for pair, epochs in series for _ in epochs]
+        x = [pair + offset for pair, epochs in series for _ in epochs]
         y = [seconds / divisor for _, epochs in series for seconds in epochs]
         axes.plot(
             x, y, marker, color=colour, markersize=5, alpha=0.75, label=arm, markeredgewidth=0
@@ -256,9 +246,9 @@ def _epochs(findings: Findings, samples: Samples, theme: Theme) -> Figure:
     _log_if_wide(axes, "y", min(values), max(values))
     pairs = sorted({t["pair"] for t in findings.trials})
     step = max(1, len(pairs) // 20)
-    axes.set_xticks([pair + 1 for pair in pairs[::step]])
+    axes.set_xticks(pairs[::step])
     for pair in pairs[1:]:
-        axes.axvline(pair + 0.5, color=theme.faint, linewidth=0.5)
+        axes.axvline(pair - 0.5, color=theme.faint, linewidth=0.5)
     axes.set_xlabel("pair (each arm once, in random order)")
     axes.set_ylabel(f"time of an epoch ({unit})")
     axes.grid(axis="y", linewidth=0.6)

@@ -96,3 +96,14 @@ class Findings:
     targets: tuple[Target, ...]
     notes: tuple[str, ...]
     trials: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One finished figure: file name without ending, title, and words for who cannot see it."""
+
+    name: str
+    title: str
+    alt: str
+    light: bytes
+    dark: bytes

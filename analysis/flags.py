@@ -88,6 +88,70 @@ def order(ratio: float, low: float, high: float) -> Flag:
     )
 
 
+def never(missed: int, n: int) -> Flag:
+    """NEVER: a ratio of the runs that arrived would reward the failures."""
+    return Flag(
+        "NEVER",
+        f"{missed} of {n} runs missed the target.",
+        "Compare the share that arrived; raise the number of epochs or lower the target.",
+    )
+
+
+def left_out(pairs: int) -> Flag:
+    """LEFT-OUT: a pair counts only with both values."""
+    noun = "pair lacks" if pairs == 1 else "pairs lack"
+    return Flag(
+        "LEFT-OUT",
+        f"{pairs} {noun} the value of one arm and stay out.",
+        "Resume the study under the same name.",
+    )
+
+
+def differs_from_itself(arm: str, low: float, high: float) -> Flag:
+    """A/A: the interval of an arm against itself excludes 1."""
+    return Flag(
+        "A/A",
+        f"{arm} differs from itself: its ratio is between {low:.3f} and {high:.3f}, without 1.",
+        "Trust no difference of that size (1 in 20 does so by chance); repeat on a quiet machine.",
+    )
+
+
+def below_resolution(width: float) -> Flag:
+    """BELOW-RESOLUTION: a difference that A/A could show too."""
+    return Flag(
+        "BELOW-RESOLUTION",
+        f"The ratio is nearer to 1 than an arm's ratio to itself is known (±{100 * width:.2g} %).",
+        "More pairs sharpen both.",
+    )
+
+
+def holm_few(pairs: int, family: int, needed: int) -> Flag:
+    """HOLM-FEW: the declared family is too large for the pairs."""
+    return Flag(
+        "HOLM-FEW",
+        f"With {pairs} pairs no row of a family of {family} can reach p < 0.05.",
+        f"It takes {needed} pairs.",
+    )
+
+
+def unplanned(n: int, planned: int) -> Flag:
+    """INCOMPLETE or PEEKED: the number of pairs is not the one fixed before the first trial."""
+    if n < planned:
+        return Flag("INCOMPLETE", f"{n} of {planned} planned pairs.", "Resume the study.")
+    return Flag(
+        "PEEKED",
+        f"{n} pairs where {planned} were planned: who stops by the result errs more than p says.",
+        "Fix the number of pairs before the first trial.",
+    )
+
+
+UNDECIDED = Flag(
+    "UNDECIDED",
+    "Neither a difference nor sameness within the margin is shown.",
+    "Plan more pairs in a new study.",
+)
+
+
 TRIAL_REMEDIES = {
     "REFERENCE-BLAS": ("multiplied with the reference BLAS", "Choose blas=mkl or blas=openblas."),
     "LOAD": ("ran while other programs kept the machine busy", "Close them and repeat."),

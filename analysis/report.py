@@ -11,8 +11,7 @@ from typing import Any
 import jinja2
 
 from analysis import wording
-from analysis.figures import Drawing
-from analysis.findings import ArmSummary, Comparison, Findings
+from analysis.findings import ArmSummary, Comparison, Drawing, Findings, Target
 from analysis.flags import Flag
 from analysis.units import digits, quantity
 from tracking.names import METRICS
@@ -122,7 +121,7 @@ def _arm_line(arm: ArmSummary) -> str:
     return "medians: " + "; ".join(parts)
 
 
-def target_line(findings: Findings, target: Any) -> str:
+def target_line(findings: Findings, target: Target) -> str:
     """Median time to the target of both arms with the share that arrived, and the test."""
     parts = []
     for name, a in ((target.numerator, target.first), (target.denominator, target.second)):
@@ -261,7 +260,7 @@ def html(findings: Findings, drawings: Sequence[Drawing]) -> str:
         lstrip_blocks=True,
     )
     keys = sorted({key for arm in findings.arms for key in arm.condition})
-    return environment.get_template("report.html").render(
+    return environment.get_template("report.html.jinja").render(
         findings=findings,
         study=findings.study,
         pairings=by_pairing(findings),

@@ -54,7 +54,11 @@ class Equivalence:
 
 
 def positive(values: Sequence[float] | np.ndarray, what: str = "values") -> np.ndarray:
-    """The values as float64; InputError unless all are finite and above zero."""
+    """The values as float64; InputError unless all are finite and above zero.
+
+    >>> positive([1, 2])
+    array([1., 2.])
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise InputError(f"{what}: expected one number per run, got shape {array.shape}")

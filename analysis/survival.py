@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from analysis import flags
 from analysis.flags import MINIMUM_PAIRS, Flag
 from analysis.orderstat import interval
 from measurement.errors import InputError
@@ -94,16 +95,7 @@ def arrival(times: Sequence[float], budgets: Sequence[float], confidence: float 
         share_low=float(share.low),
         share_high=float(share.high),
         budgets=tuple(float(x) for x in budget[never]),
-        warnings=() if arrived == n else (never_flag(n - arrived, n),),
-    )
-
-
-def never_flag(missed: int, n: int) -> Flag:
-    """NEVER: a ratio of the runs that arrived would reward the failures."""
-    return Flag(
-        "NEVER",
-        f"{missed} of {n} runs missed the target.",
-        "Compare the share that arrived; raise the number of epochs or lower the target.",
+        warnings=() if arrived == n else (flags.never(n - arrived, n),),
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from analysis.findings import Comparison
 
-ROLES = {
+ROLES = {  # in the order in which a report shows them
     "headline": "Like with like",
     "as shipped": "As the wheels ship",
     "wheel": "What the wheel costs",

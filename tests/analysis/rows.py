@@ -125,9 +125,7 @@ def rows(pairs: int = 6, seed: int = 1, speed: dict[str, float] | None = None) -
         for order, index in enumerate(rng.permutation(len(ARMS))):
             arm = ARMS[index]
             factor = (SPEED if speed is None else speed).get(arm, 1.0)
-            found.append(
-                row(arm, pair, order, block * factor * float(np.exp(rng.normal(0, 0.02))))
-            )
+            found.append(row(arm, pair, order, block * factor * float(np.exp(rng.normal(0, 0.02)))))
     return found
 
 
