@@ -204,8 +204,7 @@ def _files(measured: Measured) -> Path:
               "latency_seconds", "inference_seconds")  # fmt: skip
     write.write_samples(folder / names.SAMPLES, {name: trial[name] for name in series})
     (folder / "trial.json").write_text(json.dumps(measured.result, indent=1))
-    for name in ("spec.json", "machine.json", "worker.log"):
-        (folder / name).write_bytes((measured.folder / name).read_bytes())
+    (folder / "machine.json").write_bytes((measured.folder / "machine.json").read_bytes())
     return folder
 
 

@@ -106,7 +106,10 @@ class Session:
         )
 
     def evidence(self) -> Evidence:
-        rows = [batch for batch, _ in self.batches(0, PROBE_SEED)[:PROBE_STEPS]]
+        rows: list[Any] = []
+        while len(rows) < PROBE_STEPS:  # a small preset has fewer batches in an epoch
+            rows += [batch for batch, _ in self.batches(len(rows), PROBE_SEED)]
+        rows = rows[:PROBE_STEPS]
         first = self.framework.read(rows[0]).astype(np.int64)
         batch = [self.framework.put(array[first]) for array in self.data.train.values()]
         return collect(

@@ -1,0 +1,79 @@
+"""`register`: the best trial by a metric becomes the registered model version `champion`.
+
+python -m entrypoints.register --workload mnist --metric eval/accuracy
+"""
+
+from __future__ import annotations
+
+import click
+
+import frameworks
+import models
+from entrypoints.options import Command
+from measurement.errors import InputError
+from tracking import names, registry
+
+_PORT = 5001
+
+
+def _lines(done: registry.Registered) -> list[str]:
+    """What was registered, from where, and how to use it; lines that can be pasted."""
+    unit = names.METRICS[done.metric].unit
+    state = "registered" if done.new else "was registered already"
+    lines = [
+        f"{done.name} version {done.version} {state}, alias {registry.ALIAS}: {done.framework}, "
+        f"{done.metric} {done.value:.6g} {unit}".rstrip(),
+        f"  from run {done.run_id} ({done.run_name}), commit {done.tags['git_commit'][:12]}, "
+        f"data {done.tags['data_sha256'][:12]}",
+    ]
+    if done.left_out:
+        listed = ", ".join(f"{count} {reason}" for reason, count in done.left_out.items())
+        lines.append(f"  {done.considered} runs looked at, left out: {listed}")
+    if "DIRTY-TREE" in done.tags["flags"].split(","):
+        lines.append("  DIRTY-TREE: the code of this run differs from its commit")
+    return lines + [
+        f"load:  mlflow.pyfunc.load_model('{done.uri}').predict(images)",
+        f"serve: mlflow models serve -m {done.uri} --env-manager local -p {_PORT}",
+        f"ask:   {_question()}",
+    ]
+
+
+def _question() -> str:
+    """A shell line that sends one image, a vertical stroke, to the server."""
+    pixel = "float(4<=i//28<24 and 13<=i%28<15)"
+    return (
+        f"python -c \"import json; print(json.dumps({{'inputs': [[{pixel} for i in range(784)]]}}))\""
+        " | curl -s -H 'Content-Type: application/json' -d @-"
+        f" http://127.0.0.1:{_PORT}/invocations"
+    )
+
+
+def _chosen(value: str, known: list[str], what: str) -> str | None:
+    if value == "any":
+        return None
+    if value not in known:
+        raise InputError(f"unknown {what} '{value}'; choose one of: any, {', '.join(known)}")
+    return value
+
+
+@click.command(cls=Command)
+@click.option("--workload", default="mnist", show_default=True, help="Also the model's name.")
+@click.option("--metric", default="eval/accuracy", show_default=True, help="What best means.")
+@click.option("--framework", default="any", show_default=True, help="A framework, or any.")
+@click.option("--study", default="any", show_default=True, help="A study's name, or any.")
+@click.option("--run_id", default="best", show_default=True, help="This very trial, or best.")
+def main(workload: str, metric: str, framework: str, study: str, run_id: str) -> None:
+    """Register the best trial whose evidence is complete, and say how to load and serve it."""
+    models.load(workload, "config")
+    done = registry.register_best(
+        metric,
+        workload,
+        _chosen(framework, frameworks.names(), "framework"),
+        None if study == "any" else study,
+        None if run_id == "best" else run_id,
+    )
+    click.echo("\n".join(_lines(done)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""A user's mistake is one line that says what is wrong, what was expected and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+SYNTHETIC = ("--preset", "smoke", "--dataset", "synthetic")
+MISTAKES = [
+    (("verify", "--workload", "mnits"), "unknown workload 'mnits'; choose one of: "),
+    (("study", "--workload", "mnits"), "unknown workload 'mnits'"),
+    (("study", "--pairs", "-1"), "-1 is not in the range x>=1"),
+    (("study", "--name", "a b"), "use letters, digits"),
+    (("study", "--arms", "mlx", "--dataset", "synthetic"), "expected two or more different arms"),
+    (("study", "--arms", "mlx, jax", "--device", "cpu"), "no twin in 'jax'"),
+    (("study", "--arms", "mlx, pytorch blsa=mkl", "--device", "cpu"), "'blsa=mkl' is no setting"),
+    (("study", "--arms", "mlx, mlx threads=two", "--device", "cpu"), "must be a whole number"),
+    (("study", "--pears", "2"), "No such option"),
+    (("trial", "mnist", "mlx", "--epochs", "-3"), "-3 is not in the range x>=1"),
+    (("trial", "mnist", "mlx", "--epochs", "three"), "'three' is not a valid integer"),
+    (("trial", "mnist", "mlx", "--target", "1.5"), "1.5 is not in the range"),
+    (("trial", "mnist", "mlx", "--target", "0"), "0.0 is not in the range"),
+    (("trial", "mnist", "mlx", "--preset", "huge"), "unknown preset 'huge'; choose one of: smoke"),
+    (("trial", "mnist", "mlx", "--dataset", "cifar"), "unknown dataset 'cifar'; choose one of"),
+    (("trial", "mnist", "mlx", "--device", "tpu"), "unknown device 'tpu'; choose one of: auto"),
+    (("trial", "mnist", "mlx", "--dtype", "int8"), "unknown dtype 'int8'; choose one of"),
+    (("trial", "mnist", "mlx", "--compile", "yes"), "unknown compile 'yes'; choose one of"),
+    (("trial", "mnist", "mlx", "--threads", "-1"), "-1 is not in the range"),
+    (("trial", "mnist", "mlx", "--hidden_size", "0"), "hidden_size=0: expected a number above 0"),
+    (("trial", "mnist", "mlx", "--batch_size", "-4"), "batch_size=-4: expected a number above 0"),
+    (("trial", "mnist", "mlx", "--learning_rate", "nan"), "learning_rate=nan"),
+    (("trial", "mnist", "mlx", "--price_per_hour", "-1"), "-1.0 is not in the range"),
+    (("trial", "mnist", "mlx", "--data_dir", "/no/such/folder"), "/no/such/folder"),
+    (("analyze", "--study", "never-run"), "no study named 'never-run'"),
+    (("register", "--metric", "eval/acuracy"), "eval/acuracy"),
+    (("register", "--run_id", "0" * 32), "0" * 32),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, tuple) else "")
+def test_one_line_and_exit_code_two(store: Path, run: Run, words: tuple[str, ...], expected: str) -> None:
+    code, out, err = run(*words)
+    lines = [line for line in err.splitlines() if line.startswith("Error")]
+    assert code == 2, (out, err)
+    assert len(lines) == 1 and expected in lines[0], err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////proc/no/mlflow.db"])
+def test_a_store_that_cannot_be_used(
+    run: Run, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for words in (("trial", "mnist", "mlx", *SYNTHETIC), ("analyze",), ("register",)):
+        code, _, err = run(*words)
+        assert code == 2, err
+        assert "cannot be used" in err and "MLFLOW_TRACKING_URI" in err
+
+
+def test_a_gpu_that_is_not_there(store: Path, run: Run) -> None:
+    from entrypoints.probe import probe
+
+    if "missing" not in probe("mlx")["devices"][1]:
+        pytest.skip("this machine has a GPU for MLX")
+    code, _, err = run("trial", "mnist", "mlx", "--device", "gpu", *SYNTHETIC)
+    assert code == 2
+    assert "device=gpu: MLX sees no GPU here; use device=cpu" in err
+
+
+def test_a_library_that_is_no_blas(store: Path, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "libfake.so"
+    path.write_bytes(b"not a library")
+    code, _, err = run("trial", "mnist", "mlx", "--blas", str(path), *SYNTHETIC)
+    assert code == 2
+    assert "libfake.so cannot be loaded" in err

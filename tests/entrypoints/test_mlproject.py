@@ -1,0 +1,64 @@
+"""MLproject and the commands are the same thing twice: names, defaults and types must agree."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+
+import click
+import pytest
+import yaml
+
+import models
+from entrypoints import trial
+from tests.entrypoints.conftest import ROOT
+
+PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
+ENTRIES = PROJECT["entry_points"]
+
+
+def command_of(entry: str) -> click.Command:
+    words = shlex.split(ENTRIES[entry]["command"])
+    assert words[:2] == ["python", "-m"]
+    if words[2] == "entrypoints.trial":
+        return trial.command(words[3], words[4])
+    command: click.Command = importlib.import_module(words[2]).main
+    return command
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_parameters_are_the_options_with_their_defaults(entry: str) -> None:
+    declared = ENTRIES[entry].get("parameters", {})
+    options = {p.name: p for p in command_of(entry).params}
+    assert set(declared) == set(options)
+    for name, parameter in declared.items():
+        option = options[name]
+        assert option.type.convert(parameter["default"], option, None) == option.default, name
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_the_command_passes_every_parameter_under_its_own_name(entry: str) -> None:
+    passed = re.findall(r"--(\w+) \{(\w+)\}", ENTRIES[entry]["command"])
+    assert all(option == parameter for option, parameter in passed)
+    assert {option for option, _ in passed} == set(ENTRIES[entry].get("parameters", {}))
+
+
+def test_every_workload_and_framework_has_an_entry_point() -> None:
+    wanted = {f"{w}_{f}" for w in models.names() for f in models.frameworks(w)}
+    assert wanted <= set(ENTRIES)
+    fixed = {"preset", "device", "seed", "epochs", "dataset", "data_dir"}
+    assert all(fixed <= set(ENTRIES[entry]["parameters"]) for entry in wanted)
+    assert {"main", "study", "verify", "analyze", "register", "doctor"} <= set(ENTRIES)
+
+
+def test_pins_stand_in_one_place_only() -> None:
+    assert "==" not in (ROOT / "requirements.txt").read_text()
+    assert "==" not in (ROOT / "requirements-dev.txt").read_text()
+    environment = yaml.safe_load((ROOT / "python_env.yaml").read_text())
+    assert environment["dependencies"] == ["-r requirements.txt"]
+    pinned = {re.split("[=<>]", line)[0] for line in (ROOT / "constraints.txt").read_text().split("\n")}
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / file).read_text().splitlines():
+            name = re.match(r"[A-Za-z][\w-]*", line)
+            assert name is None or name.group() in {p.lower() for p in pinned}, line

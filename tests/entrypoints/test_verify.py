@@ -1,0 +1,42 @@
+"""verify passes on the twins as they are, and fails on a broken copy, naming the layer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.entrypoints.conftest import ROOT
+
+PACKAGES = ("entrypoints", "models", "frameworks", "measurement", "tracking", "serving", "analysis")
+BREAKS = {
+    "": ("nn.relu(", "nn.relu(", 0, "equal"),
+    "swapped activation": ("nn.relu(", "nn.gelu(", 1, "hidden.0 differs"),
+    "summed loss": ('reduction="mean"', 'reduction="sum"', 1, "differs"),
+    "no optimiser step": ("- config.learning_rate *", "- 0 *", 1, "differs"),
+}
+
+
+@pytest.mark.parametrize("case", BREAKS)
+def test_verify(case: str, tmp_path: Path) -> None:
+    old, new, code, words = BREAKS[case]
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    twin = tmp_path / "models/mnist/mlx.py"
+    text = twin.read_text()
+    assert old in text
+    twin.write_text(text.replace(old, new))
+    done = subprocess.run(
+        [sys.executable, "-m", "entrypoints.verify", "--dataset", "synthetic", "--workload", "mnist"],
+        cwd=tmp_path,
+        env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert words in done.stdout
