@@ -15,6 +15,7 @@ from analysis.findings import ArmSummary, Comparison, Findings, Point
 from analysis.flags import BLOCKING, MINIMUM_PAIRS, Flag
 from analysis.statistic import Ratio
 from analysis.table import Table, build, records
+from measurement.errors import InputError
 from tracking.names import METRICS
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def analyse(study: Study, rows: Iterable[Row], rng: np.random.Generator) -> Find
 
     rng: for the permutation tests (drift, log-rank). Raises InputError as `table.build` does.
     """
+    if unknown := [name for name in (study.metric, *study.family) if name not in METRICS]:
+        raise InputError(f"study {study.name}: '{unknown[0]}' is no metric; see tracking/names.py")
     table = build(study, rows)
     drifts = _drifts(table, rng)
     order = [*wording.ROLES]
@@ -64,7 +67,9 @@ def analyse(study: Study, rows: Iterable[Row], rng: np.random.Generator) -> Find
         study.comparisons, key=lambda p: order.index(p.role) if p.role in order else len(order)
     )
     found = [
-        _compare(table, pairing, metric, drifts) for pairing in pairings for metric in COMPARED
+        _compare(table, pairing, metric, drifts)
+        for pairing in pairings
+        for metric in dict.fromkeys((study.metric, *study.family, *COMPARED))
     ]
     found = [_with_verdict(c, study) for c in _with_family(_with_resolution(found), study)]
     arrived = arrivals(table)
@@ -98,7 +103,7 @@ def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag
         (number, a, b) for number, a, b in pairs if metric in a.metrics and metric in b.metrics
     ]
     missed = sum(metric not in row.metrics for _, a, b in pairs for row in (a, b))
-    if missed and metric == "target/seconds":
+    if missed and metric.startswith("target/"):
         return replace(
             base,
             refused="a run that never arrived has no time; see the time to the target",
@@ -266,10 +271,7 @@ def _summary(table: Table, arm: str, drifts: dict[str, Flag]) -> ArmSummary:
         condition=dict(rows[0].cell),
         values=values,
         not_measured=reasons,
-        flags=(
-            *fairness.trial_flags(rows),
-            *((drifts[arm],) if arm in drifts else ()),
-        ),
+        flags=(*fairness.trial_flags(rows), *((drifts[arm],) if arm in drifts else ())),
     )
 
 

@@ -62,8 +62,8 @@ def refusal(role: str, pairs: Pairs) -> str | None:
         rows = [(a, b)[arm] for _, a, b in pairs]
         if 2 * sum("AUDIT" in row.flags for row in rows) > len(rows):
             return (
-                f"most trials of {rows[0].arm} failed the completion audit: its clock does not see "
-                "the work"
+                f"most trials of {rows[0].arm} failed the completion audit (twice the work did not "
+                "take about twice the time), so its times are not trusted"
             )
     if role == "headline":
         slow = sorted({row.arm for _, a, b in pairs for row in (a, b) if _reference_blas(row)})
@@ -84,7 +84,7 @@ def condition_flags(role: str, pairs: Pairs) -> tuple[Flag, ...]:
     found: list[Flag] = []
     _, first, second = pairs[0]
     for key in different_keys(first.cell, second.cell):
-        name = "BLAS-DIFFERS" if key.startswith("blas") else f"{key.upper()}-DIFFERS"
+        name = key.upper().split("_")[0] + "-DIFFERS"
         if any(flag.name == name for flag in found):
             continue
         found.append(

@@ -6,51 +6,21 @@ Colours are Okabe & Ito's, told apart by colour-blind readers; every arm has a m
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
 
 from analysis import wording  # noqa: E402
 from analysis.findings import Comparison, Drawing, Findings  # noqa: E402
-from analysis.units import digits, scale  # noqa: E402
+from analysis.style import DARK, LIGHT, MARKERS, Theme, log_if_wide, plain_log, style  # noqa: E402
+from analysis.units import scale  # noqa: E402
 
 Samples = Mapping[str, Mapping[str, np.ndarray]]  # run id -> series -> values
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of one background."""
-
-    back: str
-    ink: str
-    faint: str
-    arms: tuple[str, ...]
-
-
-LIGHT = Theme(
-    "#ffffff",
-    "#1f2328",
-    "#d4d8dd",
-    ("#0072B2", "#D55E00", "#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#6b6b6b"),
-)
-DARK = Theme(
-    "#15181c",
-    "#e6e8eb",
-    "#3a4048",
-    ("#4FA8E8", "#FF8A4C", "#F2C14E", "#9BD8FF", "#E8A5C9", "#4CC9A0", "#a8adb3"),
-)
 
 
 def draw(findings: Findings, samples: Samples) -> list[Drawing]:
@@ -113,50 +83,12 @@ def _drawable(comparisons: Sequence[Comparison]) -> bool:
 
 
 def _png(plan: Callable[[Theme], Figure], theme: Theme) -> bytes:
-    with _style(theme):
+    with style(theme):
         figure = plan(theme)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=150, facecolor=theme.back)
         plt.close(figure)
     return buffer.getvalue()
-
-
-@contextmanager
-def _style(theme: Theme) -> Iterator[None]:
-    settings: dict[Any, Any] = {
-        "figure.facecolor": theme.back,
-        "axes.facecolor": theme.back,
-        "savefig.facecolor": theme.back,
-        "text.color": theme.ink,
-        "axes.labelcolor": theme.ink,
-        "axes.edgecolor": theme.faint,
-        "xtick.color": theme.ink,
-        "ytick.color": theme.ink,
-        "grid.color": theme.faint,
-        "font.family": "DejaVu Sans",
-        "font.size": 9.5,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
-        "figure.constrained_layout.use": True,
-    }
-    with plt.rc_context(settings):
-        yield
-
-
-def _log_if_wide(axes: Axes, axis: str, low: float, high: float) -> None:
-    """A logarithmic axis when values span a factor above four; plain numbers as labels."""
-    along = axes.xaxis if axis == "x" else axes.yaxis
-    along.set_tick_params(which="both", length=3, pad=4)
-    if low > 0 and high / low > 4:
-        (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
-        along.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        if high / low < 20:
-            along.set_minor_formatter(
-                FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "2357" else "")
-            )
-        else:
-            along.set_minor_formatter(NullFormatter())
 
 
 def _forest(comparisons: Sequence[Comparison], theme: Theme, by_pairing: bool) -> Figure:
@@ -195,7 +127,7 @@ def _forest(comparisons: Sequence[Comparison], theme: Theme, by_pairing: bool) -
             fontsize=8.5,
             linespacing=1.4,
         )
-    _log_if_wide(axes, "x", min(values), max(values))
+    log_if_wide(axes, "x", min(values), max(values))
     axes.set_yticks(range(len(shown)), [_row_label(c, by_pairing) for c in shown])
     axes.set_ylim(len(shown) - 0.5, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -243,7 +175,7 @@ def _epochs(findings: Findings, samples: Samples, theme: Theme) -> Figure:
         axes.plot(
             x, y, marker, color=colour, markersize=5, alpha=0.75, label=arm, markeredgewidth=0
         )
-    _log_if_wide(axes, "y", min(values), max(values))
+    log_if_wide(axes, "y", min(values), max(values))
     pairs = sorted({t["pair"] for t in findings.trials})
     step = max(1, len(pairs) // 20)
     axes.set_xticks(pairs[::step])
@@ -277,10 +209,7 @@ def _latency(findings: Findings, samples: Samples, theme: Theme) -> Figure:
                 )
                 label = None
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(
-        FuncFormatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "2357" else "")
-    )
+    plain_log(axes.xaxis, values.max() / values.min())
     axes.set_xlabel(f"latency of one item ({unit}, logarithmic)")
     axes.set_ylabel("share of calls within that time")
     axes.grid(linewidth=0.6)
@@ -301,7 +230,7 @@ def _target(findings: Findings, theme: Theme) -> Figure:
             color=colour,
             linewidth=1.8,
             linestyle=("-", "--", "-.", ":")[index % 4],
-            label=f"{arm} ({found.arrived} of {found.n} arrived, median {digits(found.median)} s)",
+            label=f"{arm} ({found.arrived} of {found.n} arrived, median {wording.time_text(found.median, 's')})",
         )
         if found.budgets:
             axes.plot(

@@ -160,6 +160,7 @@ TRIAL_REMEDIES = {
         "Look at the barrier of the adapter, or repeat on a quiet machine.",
     ),
     "DIRTY-TREE": ("ran code that is in no commit", "Commit, then measure."),
+    "SYNTHETIC": ("used generated data, as asked for", "Choose dataset=mnist for the real one."),
     "BATTERY": ("ran on battery", "Plug the machine in."),
     "LOW-POWER": ("ran in low power mode", "Switch it off."),
     "SWAP": ("ran with more than half of the swap in use", "Free memory."),

@@ -13,7 +13,7 @@ import jinja2
 from analysis import wording
 from analysis.findings import ArmSummary, Comparison, Drawing, Findings, Target
 from analysis.flags import Flag
-from analysis.units import digits, quantity
+from analysis.units import quantity
 from tracking.names import METRICS
 
 ARM_COLUMNS = (
@@ -54,6 +54,15 @@ def common_flags(found: Sequence[Comparison]) -> list[Flag]:
 def own_flags(c: Comparison, common: Iterable[Flag]) -> list[Flag]:
     """The flags of one comparison that its pairing has not said already."""
     return [flag for flag in c.flags if flag not in common]
+
+
+def arm_flags(findings: Findings) -> list[tuple[Flag, str]]:
+    """(flag, the arms that carry it in the same words), each flag once."""
+    arms: dict[Flag, list[str]] = {}
+    for arm in findings.arms:
+        for flag in arm.flags:
+            arms.setdefault(flag, []).append(arm.name)
+    return [(flag, ", ".join(arms[flag])) for flag in sorted(arms, key=lambda flag: flag.name)]
 
 
 def without_ratio(found: Sequence[Comparison]) -> list[tuple[str, str]]:
@@ -126,7 +135,7 @@ def target_line(findings: Findings, target: Target) -> str:
     parts = []
     for name, a in ((target.numerator, target.first), (target.denominator, target.second)):
         parts.append(
-            f"{name} median {digits(a.median)} {target.unit}, {a.arrived} of {a.n} arrived "
+            f"{name} median {wording.time_text(a.median, target.unit)}, {a.arrived} of {a.n} arrived "
             f"({100 * a.share_low:.0f} to {100 * a.share_high:.0f} %)"
         )
     test = target.test
@@ -277,6 +286,7 @@ def html(findings: Findings, drawings: Sequence[Drawing]) -> str:
         ratio_cell=ratio_cell,
         resolution_cell=resolution_cell,
         outcome_word=outcome_word,
+        arm_flags=arm_flags(findings),
         common_flags=common_flags,
         own_flags=own_flags,
         without_ratio=without_ratio,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
+
+from analysis.units import digits
 
 if TYPE_CHECKING:
     from analysis.findings import Comparison
@@ -56,12 +59,23 @@ def percent(share: float) -> str:
 
 
 def number(ratio: float) -> str:
-    """A ratio with three decimals below 10, fewer above.
+    """A ratio with three decimals, or with three digits where that says more.
 
-    >>> number(0.81234), number(23.456)
-    ('0.812', '23.5')
+    >>> number(0.81234), number(23.456), number(0.0028)
+    ('0.812', '23.5', '0.00280')
     """
+    if ratio < 0.1:
+        return digits(ratio)
     return f"{ratio:.3f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 1000 else f"{ratio:.0f}"
+
+
+def time_text(time: float, unit: str) -> str:
+    """A time to the target, or 'never'.
+
+    >>> time_text(2.5, "s"), time_text(float("inf"), "epochs")
+    ('2.50 s', 'never')
+    """
+    return "never" if math.isinf(time) else f"{digits(time)} {unit}"
 
 
 def interval_text(c: Comparison) -> str:
@@ -89,7 +103,7 @@ def wins_text(c: Comparison) -> str:
 def resolution_text(c: Comparison) -> str:
     """What an arm compared with itself shows on this machine for this metric."""
     if c.resolution is None:
-        return "resolution not measured"
+        return "resolution unknown"
     return f"resolution ±{percent(c.resolution)}"
 
 

@@ -335,3 +335,12 @@ def test_drift_is_told_for_the_primary_metric():
     assert "DRIFT" in names(pick(findings))
     assert "DRIFT" not in names(pick(findings, metric="cost/usd"))
     assert pick(findings).outcome == "better"
+
+
+def test_the_declared_metric_is_compared_even_if_it_is_no_default():
+    findings = run(plan=study(metric="target/epochs", family=("target/epochs",)))
+    c = pick(findings, metric="target/epochs")
+    assert c.outcome == "same"
+    assert c.verdict in findings.headline
+    with pytest.raises(InputError, match="'speed' is no metric"):
+        run(plan=study(metric="speed"))

@@ -1,0 +1,83 @@
+"""How figures look: two backgrounds, colours for colour-blind readers (Okabe & Ito), plain axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one background."""
+
+    back: str
+    ink: str
+    faint: str
+    arms: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "#ffffff",
+    "#1f2328",
+    "#d4d8dd",
+    ("#0072B2", "#D55E00", "#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#6b6b6b"),
+)
+DARK = Theme(
+    "#15181c",
+    "#e6e8eb",
+    "#3a4048",
+    ("#4FA8E8", "#FF8A4C", "#F2C14E", "#9BD8FF", "#E8A5C9", "#4CC9A0", "#a8adb3"),
+)
+
+
+@contextmanager
+def style(theme: Theme) -> Iterator[None]:
+    """Settings of matplotlib for one background, undone afterwards."""
+    settings: dict[Any, Any] = {
+        "figure.facecolor": theme.back,
+        "axes.facecolor": theme.back,
+        "savefig.facecolor": theme.back,
+        "text.color": theme.ink,
+        "axes.labelcolor": theme.ink,
+        "axes.edgecolor": theme.faint,
+        "xtick.color": theme.ink,
+        "ytick.color": theme.ink,
+        "grid.color": theme.faint,
+        "font.family": "DejaVu Sans",
+        "font.size": 9.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "figure.constrained_layout.use": True,
+    }
+    with plt.rc_context(settings):
+        yield
+
+
+def log_if_wide(axes: Axes, axis: str, low: float, high: float) -> None:
+    """A logarithmic axis when values span a factor above four; plain numbers as labels."""
+    along = axes.xaxis if axis == "x" else axes.yaxis
+    along.set_tick_params(which="both", length=3, pad=4)
+    if low > 0 and high / low > 4:
+        (axes.set_xscale if axis == "x" else axes.set_yscale)("log")
+        plain_log(along, high / low)
+
+
+def plain_log(along: Axis, span: float) -> None:
+    """Plain numbers on a logarithmic axis, fewer labels the wider it is. span: greatest / least."""
+    shown = "2357" if span < 20 else "25" if span < 200 else ""
+    along.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    along.set_minor_formatter(
+        FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in shown else "")
+        if shown
+        else NullFormatter()
+    )
