@@ -37,13 +37,17 @@ def analyze(
     findings = comparison.analyse(study, rows, np.random.default_rng(20240229))
     samples = {trial["run_id"]: read.samples(trial["run_id"]) for trial in findings.trials}
     drawings = figures.draw(findings, samples)
+    texts = {  # all of it before the first file, so that a report is whole or absent
+        "report.md": report.markdown(findings),
+        "report.html": report.html(findings, drawings),
+    }
     folder = output if output is not None else Path("results") / study.name
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         report.write_csv(folder / "comparisons.csv", report.comparison_records(findings))
         report.write_csv(folder / "trials.csv", list(findings.trials))
-        (folder / "report.md").write_text(report.markdown(findings), encoding="utf-8")
-        (folder / "report.html").write_text(report.html(findings, drawings), encoding="utf-8")
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
         for drawing in drawings:
             (folder / "figures" / f"{drawing.name}.png").write_bytes(drawing.light)
     except OSError as error:
@@ -64,8 +68,10 @@ def analyze(
     help="Folder of the report; auto = results/STUDY.",
 )
 @click.option(
-    "--every-metric/--headline-metrics",
+    "--every_metric",
+    type=bool,
     default=False,
+    show_default=True,
     help="Print every metric of every pairing; the report always holds them.",
 )
 def main(study: str, output: str, every_metric: bool) -> None:

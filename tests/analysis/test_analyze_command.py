@@ -58,6 +58,14 @@ def test_the_default_folder_is_named_after_the_study(store, tmp_path, monkeypatc
     assert (tmp_path / done.folder / "report.html").exists()
 
 
+def test_every_metric_of_every_pairing_on_request(store, tmp_path, capsys):
+    printed = []
+    for value in ("false", "true"):
+        assert call("--output", str(tmp_path), "--every_metric", value) == 0
+        printed.append(capsys.readouterr().out.count("training step, median"))
+    assert printed == [1, 4]
+
+
 def test_twice_gives_the_same(store, tmp_path):
     one, other = (command.analyze(None, tmp_path / name) for name in "ab")
     assert one.text == other.text
