@@ -43,14 +43,14 @@ class Receipt:
 
 def receipt_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> str | None:
     """None when two receipts state the same work, else the first difference in a sentence."""
-    if a is None or b is None:
+    if not a or not b:
         return "a work receipt is missing"
     for name in ("items", "steps", "flops", "eval_items", "inference_items", "latency_calls"):
-        if a.get(name) != b.get(name):
+        if not isinstance(a.get(name), int) or a[name] != b.get(name):
             return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
     for name in ("weight_change_norm", "check_value"):
         if not _close(a.get(name), b.get(name), _RECEIPT_TOLERANCE):
-            return f"the receipts differ in {name}: {a.get(name):.6g} against {b.get(name):.6g}"
+            return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
     if a["weight_change_norm"] == 0:
         return "neither arm changed a weight"
     return None
@@ -76,23 +76,28 @@ def parity_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) 
     The evidence: digest of the work (workload, sizes, data, dtype), parameter count, fingerprints
     of outputs and gradients on the first batch, the losses of ten steps and the update they made.
     """
-    if a is None or b is None:
+    if not a or not b:
         return "evidence of equal work is missing"
     for name in ("work", "dtype", "parameters"):
-        if a.get(name) != b.get(name):
+        if a.get(name) is None or a[name] != b.get(name):
             return f"the evidence differs in {name}: {a.get(name)} against {b.get(name)}"
-    outputs, gradients, losses = TOLERANCES[str(a["dtype"])]
+    if a["dtype"] not in TOLERANCES:
+        return f"no tolerance is stated for dtype {a['dtype']}"
+    outputs, gradients, losses = TOLERANCES[a["dtype"]]
     for name, tolerance in (("output", outputs), ("gradient", gradients), ("update", gradients)):
+        if not (_finite(a.get(name), 2) and _finite(b.get(name), 2)):
+            return f"the evidence differs in {name}: {a.get(name)} against {b.get(name)}"
         # A projection sums signed terms, so both numbers are compared on the scale of the norm.
         scale = max(abs(a[name][0]), abs(b[name][0]))
         for x, y in zip(a[name], b[name], strict=True):
             if not abs(x - y) <= tolerance * scale:
                 return f"the evidence differs in {name}: {x:.8g} against {y:.8g}"
-    if len(a["losses"]) != len(b["losses"]):
-        return f"the evidence has {len(a['losses'])} against {len(b['losses'])} losses"
-    for step, (x, y) in enumerate(zip(a["losses"], b["losses"], strict=True)):
-        if not _close(x, y, losses):
-            return f"the evidence differs in the loss of step {step}: {x:.8g} against {y:.8g}"
+    x, y = a.get("losses"), b.get("losses")
+    if not x or not y or len(x) != len(y):
+        return f"the evidence has {len(x or [])} against {len(y or [])} losses"
+    for step, (one, other) in enumerate(zip(x, y, strict=True)):
+        if not _close(one, other, losses):
+            return f"the evidence differs in the loss of step {step}: {one} against {other}"
     return None
 
 
@@ -105,7 +110,8 @@ def completion(
     """(time of 2k steps / time of k steps, time to read the state back / time of k steps).
 
     k is chosen so that k steps take about `seconds`; medians of five interleaved repetitions. A
-    barrier that does not wait gives a ratio near 1 or a read-back as long as the steps.
+    barrier that does not wait gives a ratio near 1 or a read-back as long as the steps; steps that
+    take no time at all give (0, inf).
     """
     steps = 8
     while timed_steps(steps) < seconds / 2 and steps < 4096:
@@ -119,6 +125,8 @@ def completion(
         residue.append(clock() - start)
         double.append(timed_steps(2 * steps))
     base = float(np.median(single))
+    if base <= 0:
+        return 0.0, math.inf
     return float(np.median(double)) / base, float(np.median(residue)) / base
 
 
@@ -144,7 +152,14 @@ def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: floa
     return f"{extra[0]} is missing in one twin" if extra else None
 
 
-def _close(a: float | None, b: float | None, tolerance: float) -> bool:
-    if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
-        return False
-    return abs(a - b) <= tolerance * max(abs(a), abs(b))
+def _finite(values: Any, count: int) -> bool:
+    """Whether `values` are `count` finite numbers: a gap in a record is not an agreement."""
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+    )
+
+
+def _close(a: Any, b: Any, tolerance: float) -> bool:
+    return _finite([a, b], 2) and abs(a - b) <= tolerance * max(abs(a), abs(b))
