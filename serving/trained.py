@@ -1,0 +1,71 @@
+"""A trial's trained model on disk: weights.safetensors and config.json, no pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+import frameworks
+import models
+from measurement.errors import InputError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a trial saved: enough to rebuild its model in its framework."""
+
+    workload: str
+    framework: str
+    config: Any  # the workload's own Config
+    weights: dict[str, np.ndarray]  # canonical name -> float32
+
+
+def read(folder: Path) -> Trained:
+    """Reads and checks a trial's folder. Raises InputError naming the file that is missing, broken
+    or does not fit the workload."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder} holds no {name}; give the folder that a trial saved")
+    try:
+        spec = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        workload, framework = str(spec["workload"]), str(spec["framework"])
+        known = models.load(workload, "config").Config
+        config = known(**{field.name: spec[field.name] for field in fields(known)})
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / CONFIG_FILE} is no trial's configuration ({type(error).__name__}: {error});"
+            " run the trial again"
+        ) from None
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+    except SafetensorError as error:
+        raise InputError(
+            f"{folder / WEIGHTS_FILE} cannot be read ({error}); run the trial again"
+        ) from None
+    expected = {name: shape for name, (shape, _) in config.parameters().items()}
+    present = {name: value.shape for name, value in weights.items()}
+    for name in sorted(expected | present):
+        if expected.get(name) != present.get(name):
+            raise InputError(
+                f"{folder / WEIGHTS_FILE}: {name} is {present.get(name, 'missing')}, the"
+                f" configuration says {expected.get(name, 'no such parameter')}; run it again"
+            )
+    return Trained(workload, framework, config, weights)
+
+
+def build(trained: Trained, device: str) -> tuple[Any, Any, Any]:
+    """(adapter, twin module, model with the trained weights) on `device`."""
+    adapter = frameworks.load(trained.framework, device)
+    twin = models.load(trained.workload, trained.framework)
+    model = twin.Model(trained.config)
+    adapter.write_parameters(model, trained.weights)
+    return adapter, twin, model
