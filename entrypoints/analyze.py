@@ -76,6 +76,7 @@ def analyze(
 )
 def main(study: str, output: str, every_metric: bool) -> None:
     """Say what differs between the arms of a study, by how much, and with what certainty."""
+    write.adopt("analyze", f"analyze {study}")
     done = analyze(
         None if study == "latest" else study,
         None if output == "auto" else Path(output),

@@ -17,7 +17,7 @@ from entrypoints.probe import probe
 from entrypoints.record import MEANING
 from entrypoints.supervisor import TrialFailed
 from measurement import blas, energy, machine
-from tracking import store
+from tracking import store, write
 
 
 def lines() -> list[str]:
@@ -81,8 +81,10 @@ def _better() -> str:
 
 @click.command(cls=Command, help=__doc__)
 def main() -> None:
-    for line in lines():
-        click.echo(line)
+    run_id = write.adopt("doctor", "doctor")
+    text = "\n".join(lines())
+    click.echo(text)
+    write.attach_text(run_id, text + "\n", "doctor.txt")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ def flags(measured: Measured, dataset: str) -> list[str]:
         found.append("AUDIT")
     if conditions["dtype"] == "float32" and conditions["numerics"]["tf32"] == "on":
         found.append("TF32")
+    if not np.isfinite(measured.result["trial"]["epoch_loss"]).all():
+        found.append("DIVERGED")
     if dataset == "synthetic":
         found.append("SYNTHETIC")
     if machine.commit(ROOT)[1]:
@@ -246,5 +248,6 @@ MEANING = {
     "TF32": "float32 products were rounded to TF32",
     "SYNTHETIC": "generated data, by request",
     "DIRTY-TREE": "the code differs from its commit",
+    "DIVERGED": "the loss became infinite or NaN; lower learning_rate",
     "CRASHED": "the worker died",
 }

@@ -11,9 +11,10 @@ import frameworks
 import models
 from entrypoints.options import Command
 from measurement.errors import InputError
-from tracking import names, registry
+from tracking import names, registry, write
 
 _PORT = 5001
+_EXAMPLE = "serving_input_example.json"  # MLflow keeps it beside every model with an example
 
 
 def _lines(done: registry.Registered) -> list[str]:
@@ -34,18 +35,9 @@ def _lines(done: registry.Registered) -> list[str]:
     return lines + [
         f"load:  mlflow.pyfunc.load_model('{done.uri}').predict(images)",
         f"serve: mlflow models serve -m {done.uri} --env-manager local -p {_PORT}",
-        f"ask:   {_question()}",
+        f"ask:   mlflow artifacts download -u {done.uri}/{_EXAMPLE} -d . && curl -s -H"
+        f" 'Content-Type: application/json' -d @{_EXAMPLE} http://127.0.0.1:{_PORT}/invocations",
     ]
-
-
-def _question() -> str:
-    """A shell line that sends one image, a vertical stroke, to the server."""
-    pixel = "float(4<=i//28<24 and 13<=i%28<15)"
-    return (
-        f"python -c \"import json; print(json.dumps({{'inputs': [[{pixel} for i in range(784)]]}}))\""
-        " | curl -s -H 'Content-Type: application/json' -d @-"
-        f" http://127.0.0.1:{_PORT}/invocations"
-    )
 
 
 def _chosen(value: str, known: list[str], what: str) -> str | None:
@@ -65,6 +57,7 @@ def _chosen(value: str, known: list[str], what: str) -> str | None:
 def main(workload: str, metric: str, framework: str, study: str, run_id: str) -> None:
     """Register the best trial whose evidence is complete, and say how to load and serve it."""
     models.load(workload, "config")
+    write.adopt("register", f"register {workload}")
     done = registry.register_best(
         metric,
         workload,

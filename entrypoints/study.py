@@ -151,9 +151,7 @@ def open_study(name: str, plan: dict[str, Any]) -> tuple[str, set[tuple[int, str
             f"study '{name}' exists with another {changed[0]} ({known.design.get(changed[0])} against "
             f"{plan[changed[0]]}); use the same options to go on, or another name"
         )
-    write.begin(
-        "study part", f"study {name}, resumed", {"study": name, "resumes": known.run_id}, None
-    )
+    write.adopt("study part", f"study {name}, resumed", {"study": name, "resumes": known.run_id})
     finished = set()
     for row in read.trials(name, finished=False):
         if row.status == "FINISHED" and row.pair is not None:
@@ -270,8 +268,12 @@ def main(**options: Any) -> None:
         raise
     for line in failures:
         click.echo(f"failed: {line}", err=True)
-    analyze(name, None)
-    write.finish(parent, "FAILED" if failures else "FINISHED")
+    try:
+        analysis = analyze(name, None)
+    finally:
+        write.finish(parent, "FAILED" if failures else "FINISHED")
+    click.echo(analysis.text)
+    click.echo(f"report: {analysis.folder / 'report.html'}, also an artifact of run {parent}")
     if failures:
         click.echo(f"{len(failures)} trials failed; repeat them with --name {name}", err=True)
         sys.exit(1)

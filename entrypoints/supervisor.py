@@ -4,6 +4,7 @@ then writes the MLflow run."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import signal
@@ -97,7 +98,7 @@ def resolve(
     blas.find(condition.blas)
     values = asdict(replace(config.PRESETS[preset], **sizes))
     for name, value in values.items():
-        if value <= 0:
+        if not 0 < value < math.inf:
             raise InputError(f"{name}={value}: expected a number above 0")
     return values
 

@@ -29,6 +29,7 @@ from entrypoints.supervisor import (
 from measurement.audit import TOLERANCES, first_difference
 from measurement.errors import InputError
 from measurement.schedule import Condition
+from tracking import write
 
 REFERENCE = "pytorch"
 
@@ -116,22 +117,29 @@ def verify(
 @click.option("--dataset", default="auto", show_default=True, help="auto: the workload's real data")
 @click.option("--data_dir", default="auto", show_default=True)
 def main(workload: str, preset: str, device: str, dtype: str, dataset: str, data_dir: str) -> None:
-    failed = False
+    run_id = write.adopt("verify", f"verify {workload}")
+    failed, said = False, []
+
+    def say(line: str) -> None:
+        said.append(line)
+        click.echo(line)
+
     for name in models.names() if workload == "all" else [workload]:
         try:
             checks = verify(name, preset, device, dtype, dataset, data_dir)
         except TrialFailed as error:
-            click.echo(f"FAILED  {name}: {error}")
+            say(f"FAILED  {name}: {error}")
             failed = True
             continue
         for check in checks:
             verdict = "FAILED" if check.difference else "equal "
-            click.echo(
+            say(
                 f"{verdict}  {check.workload}: {check.framework} against {REFERENCE}, {check.what} "
                 f"(relative tolerance {check.tolerance:.0e})"
                 + (f": {check.difference}" if check.difference else "")
             )
             failed |= check.difference is not None
+    write.attach_text(run_id, "\n".join(said) + "\n", "verify.txt")
     sys.exit(1 if failed else 0)
 
 

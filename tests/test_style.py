@@ -19,6 +19,10 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_clean(name: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", *COMMANDS[name]], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *COMMANDS[name]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -124,9 +124,10 @@ def study(name: str | None) -> Study:
 
 
 def _search(condition: str) -> list[Run]:
-    client, token = MlflowClient(), None
+    token = None
     found: list[Run] = []
     with reachable():
+        client = MlflowClient()
         experiments = [e.experiment_id for e in client.search_experiments()]
         while True:
             page = client.search_runs(experiments, condition, max_results=5000, page_token=token)

@@ -61,6 +61,19 @@ def begin(kind: str, name: str, tags: Mapping[str, str], parent: str | None = No
         return str(client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
 
 
+def adopt(kind: str, name: str, tags: Mapping[str, str] | None = None) -> str | None:
+    """Names the run that `mlflow run` opened for a command that makes no run of its own, and
+    returns its id; None outside `mlflow run`. MLflow closes it when the command ends."""
+    return begin(kind, name, tags or {}) if os.environ.get("MLFLOW_RUN_ID") else None
+
+
+def attach_text(run_id: str | None, text: str, name: str) -> None:
+    """Adds one text file to a run; nothing where there is no run."""
+    if run_id:
+        with reachable():
+            MlflowClient().log_text(run_id, text, name)
+
+
 def finish(run_id: str, status: str = "FINISHED") -> None:
     """Closes a run: FINISHED, FAILED or KILLED."""
     with reachable():
@@ -70,8 +83,8 @@ def finish(run_id: str, status: str = "FINISHED") -> None:
 def log_trial(run_id: str, record: Record) -> None:
     """Everything a trial has to say; the run stays open, so that a write cut off half-way leaves a
     run that no analysis takes for a finished one."""
-    client = MlflowClient()
     with reachable():
+        client = MlflowClient()
         present = client.get_run(run_id).data.params
         params = [Param(k, str(v)) for k, v in record.params.items() if k not in present]
         metrics = [Metric(p.name, p.value, int(p.seconds * 1000), p.step) for p in record.points]

@@ -40,8 +40,12 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "expected"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, tuple) else "")
-def test_one_line_and_exit_code_two(store: Path, run: Run, words: tuple[str, ...], expected: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "expected"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, tuple) else ""
+)
+def test_one_line_and_exit_code_two(
+    store: Path, run: Run, words: tuple[str, ...], expected: str
+) -> None:
     code, out, err = run(*words)
     lines = [line for line in err.splitlines() if line.startswith("Error")]
     assert code == 2, (out, err)

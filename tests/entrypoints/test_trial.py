@@ -63,7 +63,9 @@ def test_epochs_are_steps(trial: Run) -> None:
         history = MlflowClient().get_metric_history(trial.info.run_id, name)
         assert sorted(point.step for point in history) == [0, 1]
         assert all(point.timestamp > 1e12 for point in history)
-    seconds = [m.value for m in MlflowClient().get_metric_history(trial.info.run_id, "train/epoch_seconds")]
+    seconds = [
+        m.value for m in MlflowClient().get_metric_history(trial.info.run_id, "train/epoch_seconds")
+    ]
     assert sum(seconds) == pytest.approx(trial.data.metrics["train/total_seconds"])
 
 
@@ -104,7 +106,9 @@ def test_a_killed_worker_leaves_a_failed_run_and_its_record(
     from entrypoints import trial as module
 
     def progress(epochs: int) -> Any:
-        return lambda event: os.kill(event["pid"], signal.SIGKILL) if event["event"] == "epoch" else None
+        return lambda event: (
+            os.kill(event["pid"], signal.SIGKILL) if event["event"] == "epoch" else None
+        )
 
     monkeypatch.setattr(module, "_progress", progress)
     assert invoke("trial", "mnist", "mlx", *SMOKE) == 1

@@ -25,13 +25,23 @@ BREAKS = {
 def test_verify(case: str, tmp_path: Path) -> None:
     old, new, code, words = BREAKS[case]
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     twin = tmp_path / "models/mnist/mlx.py"
     text = twin.read_text()
     assert old in text
     twin.write_text(text.replace(old, new))
     done = subprocess.run(
-        [sys.executable, "-m", "entrypoints.verify", "--dataset", "synthetic", "--workload", "mnist"],
+        [
+            sys.executable,
+            "-m",
+            "entrypoints.verify",
+            "--dataset",
+            "synthetic",
+            "--workload",
+            "mnist",
+        ],
         cwd=tmp_path,
         env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"},
         capture_output=True,
