@@ -1,0 +1,313 @@
+"""One trial around a simulated framework: the phases, what is inside a clock, and who is caught."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulated import PLAN, World
+
+from measurement import trial as trial_module
+from measurement.audit import completed, receipt_difference
+from measurement.trial import Trial, _distance, matmul_ceiling, run
+
+
+def measured(world: World, plan=PLAN, **changes) -> Trial:
+    return run(world.as_work(**changes), world, plan, world.clock, world.report)
+
+
+@pytest.fixture(scope="module")
+def honest() -> tuple[World, Trial]:
+    world = World()
+    return world, measured(world)
+
+
+def between(log: list, start: str, stop: str) -> list:
+    return log[log.index(start) + 1 : log.index(stop)]
+
+
+# --- the phases
+
+
+def test_phases_come_in_the_documented_order(honest):
+    log = honest[0].log
+    marks = [
+        "reset peak",
+        "report warm",
+        "report epoch_begin",
+        "report epoch_end",
+        "report epoch",
+        "report trained",
+        "predict 0",
+        "predict all",
+        "device peak",
+        "matmul 256",
+    ]
+    positions = [log.index(mark) for mark in marks]
+    assert positions == sorted(positions)
+    reports = [entry for entry in log if str(entry).startswith("report")]
+    epoch = ["report epoch_begin", "report epoch_end", "report epoch"]
+    assert reports == ["report warm", *epoch * 3, "report trained"]
+
+
+def test_parameters_are_reset_after_the_warm_up_and_before_the_first_epoch(honest):
+    log = honest[0].log
+    warm = log.index("report warm")
+    assert log[warm - 1] == "reset"
+    assert "step" not in between(log, "report warm", "report epoch_begin")
+    trained = honest[1].parameters["w"]
+    assert trained[0] == 9  # three epochs of three steps, none of the warm-up's
+
+
+def test_parameters_are_reset_before_inference(honest):
+    log = honest[0].log
+    after = log[len(log) - log[::-1].index("step") :]
+    assert after.index("reset") < after.index("predict 0")
+
+
+def test_nothing_but_steps_lies_between_the_clocks_of_an_epoch(honest):
+    log = honest[0].log
+    starts = [i for i, entry in enumerate(log) if entry == "report epoch_begin"]
+    stops = [i for i, entry in enumerate(log) if entry == "report epoch_end"]
+    assert len(starts) == len(stops) == PLAN.epochs
+    for start, stop in zip(starts, stops, strict=True):
+        expected = ["wait", "clock", "step", "step", "step", "wait", "clock"]
+        assert log[start + 1 : stop] == expected
+
+
+def test_no_report_batch_or_reset_lies_inside_any_clock(honest):
+    """Readings come in pairs; between the first and the second of a pair only work is allowed."""
+    running = False
+    for entry in honest[0].log:
+        if entry == "clock":
+            running = not running
+        elif running:
+            allowed = ("step", "wait", "read parameters", "evaluate", "predict", "matmul")
+            assert entry.startswith(allowed), entry
+    assert not running
+
+
+def test_reports_stay_outside_the_clocks_of_an_energy_window():
+    world = World()
+    assert measured(world, replace(PLAN, energy_seconds=1.0)).energy_window_epochs == 31
+    log = world.log[world.log.index("report energy_begin") :]
+    assert log[:2] == ["report energy_begin", "clock"]
+    assert log[-2:] == ["clock", "report energy_end"]
+    assert all(entry in ("clock", "wait", "step") for entry in log[1:-1])
+
+
+# --- the numbers
+
+
+def test_every_phase_is_timed_exactly(honest):
+    world, trial = honest
+    step = world.submit + world.work
+    assert trial.first_step_seconds == pytest.approx(world.compile + step)
+    # Steps 2 and 3 of a plan of three warm-up steps, and the short batch with its own compilation.
+    assert trial.warmup_seconds == pytest.approx(world.compile + 3 * step)
+    assert trial.epoch_seconds == pytest.approx([3 * step] * 3)
+    assert trial.evaluation_seconds == pytest.approx([5.0] * 3)
+    assert trial.step_seconds == pytest.approx([step] * PLAN.waited_steps)
+    assert trial.latency_seconds == pytest.approx([0.002] * PLAN.latency_calls)
+    assert trial.inference_seconds == pytest.approx([0.5] * 5)
+    assert trial.ceiling_flops_per_second == pytest.approx(1e12)
+    assert trial.completion_ratio == pytest.approx(2.0)
+    assert trial.completion_residue == pytest.approx(0.0)
+    assert trial.flops_per_second == pytest.approx(3 * 10 * 1000 / (9 * step))
+    assert trial.device_peak_bytes == 123
+    assert trial.energy_window_epochs == 0
+    assert len(trial.epoch_cpu_seconds) == 3
+
+
+def test_the_receipt_counts_what_ran(honest):
+    receipt = honest[1].receipt
+    assert (receipt.items, receipt.steps, receipt.flops) == (30, 9, 30_000)
+    assert (receipt.eval_items, receipt.inference_items, receipt.latency_calls) == (18, 6, 9)
+    assert receipt.weight_change_norm == pytest.approx(9.0)
+    assert receipt.check_value == honest[1].epoch_loss[-1]
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_items(honest):
+    # Batches of 4, 4 and 2 items with losses 9, 8, 7 in the first epoch.
+    assert honest[1].epoch_loss[0] == pytest.approx((4 * 9 + 4 * 8 + 2 * 7) / 10)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "target", "epochs"),
+    [
+        ((0.5, 0.92, 0.85), 0.9, 2),
+        ((0.9, 0.1, 0.1), 0.9, 1),
+        ((0.1, 0.2, 0.9), 0.9, 3),
+        ((0.1, 0.2, 0.89999), 0.9, None),
+        ((float("nan"),) * 3, 0.9, None),
+    ],
+)
+def test_the_target_is_first_met_or_censored(accuracies, target, epochs):
+    trial = measured(World(accuracies=accuracies), replace(PLAN, target_accuracy=target))
+    assert trial.target_epochs == epochs
+    expected = None if epochs is None else pytest.approx(sum(trial.epoch_seconds[:epochs]))
+    assert trial.target_seconds == expected
+
+
+@given(
+    items=st.integers(1, 40),
+    batch=st.integers(1, 12),
+    epochs=st.integers(1, 4),
+    warmup=st.integers(1, 12),
+)
+def test_any_sizes_add_up(items, batch, epochs, warmup):
+    world = World(items=items, batch=batch)
+    trial = measured(world, replace(PLAN, epochs=epochs, warmup_steps=warmup))
+    steps = -(-items // batch)
+    step = world.submit + world.work
+    assert trial.receipt.items == items * epochs
+    assert trial.receipt.steps == steps * epochs
+    assert trial.epoch_seconds == pytest.approx([steps * step] * epochs)  # no compilation left
+    assert trial.step_seconds == pytest.approx([step] * PLAN.waited_steps)
+    assert completed(trial.completion_ratio, trial.completion_residue)
+
+
+def test_a_trial_becomes_json_without_its_parameters(honest):
+    values = json.loads(json.dumps(honest[1].as_json()))
+    assert "parameters" not in values
+    assert values["receipt"] == asdict(honest[1].receipt)
+    assert "array" not in repr(honest[1])
+
+
+def test_latency_takes_every_test_item_in_turn(honest):
+    calls = [entry for entry in honest[0].log if entry.startswith("predict ")][: 4 + 9]
+    wanted = [f"predict {i % 6}" for i in range(4)] + [f"predict {i % 6}" for i in range(9)]
+    assert calls == wanted
+
+
+def test_peak_memory_is_read_before_the_ceiling(monkeypatch):
+    world = World()
+    monkeypatch.setattr(
+        trial_module, "process_peak_bytes", lambda: world.log.append("process peak") or 77
+    )
+    assert measured(world).process_peak_bytes == 77
+    assert world.log.index("process peak") < world.log.index("matmul 256")
+
+
+# --- who is caught
+
+
+@pytest.mark.parametrize("submit", [0.0, 1e-4])
+@pytest.mark.parametrize("work", [1e-4, 0.01, 0.3])
+def test_a_barrier_that_does_not_wait_fails_the_completion_audit(work, submit):
+    world = World(waits=False, work=work, submit=min(submit, work / 10) or 1e-12)
+    trial = measured(world)
+    assert not completed(trial.completion_ratio, trial.completion_residue)
+
+
+def test_a_lazy_step_that_is_computed_on_read_fails_the_completion_audit():
+    world = World()
+    lazy: list = []
+
+    def step(batch):
+        lazy.append(batch)
+        world.now += 1e-6
+        return 1.0
+
+    def read_parameters():
+        for batch in lazy:
+            world.step(batch)
+        lazy.clear()
+        world.drain()
+        return {"w": world.weights.copy()}
+
+    trial = measured(world, step=step, read_parameters=read_parameters)
+    assert trial.receipt.steps == 9
+    assert not completed(trial.completion_ratio, trial.completion_residue)
+
+
+def test_a_step_that_silently_skips_batches_has_another_receipt(honest):
+    world = World()
+    calls = iter(range(10**9))
+
+    def step(batch):
+        return world.step(batch) if next(calls) % 2 else 10.0 - world.weights[0]
+
+    said = receipt_difference(asdict(measured(world, step=step).receipt), asdict(honest[1].receipt))
+    assert "weight_change_norm" in (said or "")
+
+
+def test_a_step_that_does_nothing_has_another_receipt(honest):
+    world = World()
+
+    def step(batch):
+        world.now += 1e-6
+        return 4.0
+
+    receipt = asdict(measured(world, step=step).receipt)
+    assert "weight_change_norm" in (receipt_difference(receipt, asdict(honest[1].receipt)) or "")
+    assert "changed" in (receipt_difference(receipt, receipt) or "")
+
+
+@pytest.mark.parametrize(
+    ("world", "changes", "plan", "named"),
+    [
+        (World(items=9), {}, PLAN, "items"),
+        (World(batch=5), {}, PLAN, "steps"),
+        (World(), {"flops_per_item": 999}, PLAN, "flops"),
+        (World(), {"test_items": 5}, PLAN, "eval_items"),
+        (World(), {}, replace(PLAN, epochs=2), "items"),
+        (World(), {}, replace(PLAN, latency_calls=5), "latency_calls"),
+    ],
+)
+def test_an_arm_with_other_work_is_named(honest, world, changes, plan, named):
+    receipt = asdict(measured(world, plan, **changes).receipt)
+    said = receipt_difference(receipt, asdict(honest[1].receipt))
+    assert f"differ in {named}:" in (said or "")
+
+
+def test_an_epoch_with_fewer_items_than_the_first_is_refused():
+    world = World()
+
+    def batches(epoch):
+        fed = world.batches(epoch)
+        return fed[:-1] if epoch == 1 else fed
+
+    with pytest.raises(RuntimeError, match="27|28 items in 8 steps"):
+        measured(world, batches=batches)
+
+
+# --- parts
+
+
+def test_the_ceiling_stops_before_sizes_that_take_too_long():
+    sizes = []
+
+    def framework(rate: float):
+        world = World()
+
+        def matmul(size):
+            sizes.append(size)
+
+            def multiply():
+                world.now += 2 * size**3 / rate
+
+            return multiply
+
+        world.matmul = matmul
+        return world
+
+    for rate in (1e9, 1e11, 1e12):
+        sizes.clear()
+        world = framework(rate)
+        assert matmul_ceiling(world, 0.3, world.clock) == pytest.approx(rate)
+        longest = 2 * max(sizes) ** 3 / rate
+        assert longest <= 0.3 or max(sizes) == 256
+        assert max(sizes) <= 8192
+        assert sizes == [256 * 2**i for i in range(len(sizes))]
+
+
+def test_the_distance_of_parameters_is_taken_in_float64():
+    before = {"a": np.zeros(4, np.float32), "b": np.full(1, 1e8, np.float32)}
+    after = {"a": np.full(4, 2.0, np.float32), "b": np.full(1, 1e8 + 8, np.float32)}
+    assert _distance(before, after) == pytest.approx((16 + 64) ** 0.5)
+    assert _distance(before, before) == 0
