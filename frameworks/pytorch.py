@@ -40,7 +40,9 @@ class Adapter:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         # Lets torch.compile take the whole step, gradients and update included, as one graph.
-        torch._dynamo.config.trace_autograd_ops = True
+        self._traces_gradients = hasattr(torch._dynamo.config, "trace_autograd_ops")
+        if self._traces_gradients:
+            torch._dynamo.config.trace_autograd_ops = True
 
     def versions(self) -> dict[str, str]:
         versions = {"framework": str(torch.__version__)}
@@ -61,6 +63,8 @@ class Adapter:
         return state
 
     def can_compile(self) -> str | None:
+        if not self._traces_gradients:
+            return f"torch {torch.__version__} cannot compile gradients inside a step; 2.13 can"
         if self._torch.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
             return "torch.compile on the CPU needs a C++ compiler (g++ or clang++) on the PATH"
         return None
