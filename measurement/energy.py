@@ -54,21 +54,29 @@ class Window:
         self._start: tuple[float, float] | None = None
 
     def start(self) -> None:
-        if self._meter:
-            self._start = self._meter.read(), self._clock()
+        if self._meter and (joules := self._read(self._meter)) is not None:
+            self._start = joules, self._clock()
 
     def stop(self) -> Energy:
-        """Raises nothing for an absent, short or stalled meter: the status says it."""
-        if self._meter is None or self._start is None:
+        """Raises nothing for an absent, failing, short or stalled meter: the status says it."""
+        end = self._read(self._meter) if self._meter and self._start else None
+        if self._meter is None or self._start is None or end is None:
             return Energy(None, None, 0.0, "", f"not measured: {self._reason or 'no window'}")
-        joules, seconds = self._meter.read() - self._start[0], self._clock() - self._start[1]
+        joules, seconds = end - self._start[0], self._clock() - self._start[1]
         if seconds < MINIMUM_SECONDS:
             reason = f"the window took {seconds:.1f} s, {MINIMUM_SECONDS:.0f} s are needed"
-        elif joules <= 0:
+        elif not joules > 0:
             reason = "the meter stalled: its counter did not advance under load"
         else:
             return Energy(joules, joules / seconds, seconds, self._meter.source, "measured")
         return Energy(None, None, seconds, self._meter.source, f"not measured: {reason}")
+
+    def _read(self, meter: Meter) -> float | None:
+        try:
+            return meter.read()
+        except Exception as error:  # noqa: BLE001 each meter's library has errors of its own
+            self._reason = f"the meter failed: {error}"
+            return None
 
 
 def _apple() -> tuple[Meter | None, str]:
@@ -95,16 +103,18 @@ def _nvidia() -> tuple[Meter | None, str]:
 
     try:
         gpus = get_gpus()
-        index = int((os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0])
-        if not gpus.supports_get_total_energy_consumption(index):
+        # zeus counts the GPUs in CUDA_VISIBLE_DEVICES from 0, as the frameworks do.
+        if not gpus.supports_get_total_energy_consumption(0):
             return None, "no meter: this GPU has no energy counter"
     except (ZeusBaseGPUError, ValueError, IndexError) as error:
         return None, f"no meter ({error})"
-    return Meter("NVML energy counter", lambda: gpus.get_total_energy_consumption(index) / 1000), ""
+    return Meter("NVML energy counter", lambda: gpus.get_total_energy_consumption(0) / 1000), ""
 
 
 def _rapl() -> tuple[Meter | None, str]:
-    counters = sorted(RAPL.glob("intel-rapl:?/energy_uj"))
+    # By name: laptops show the whole platform as one more zone (psys) that holds the package again.
+    names = sorted(RAPL.glob("intel-rapl:*/name"))
+    counters = [n.parent / "energy_uj" for n in names if n.read_text().startswith("package-")]
     if not counters:
         return None, "no meter: this CPU shows no RAPL counter (usual in a virtual machine)"
     if not all(os.access(counter, os.R_OK) for counter in counters):
