@@ -136,7 +136,8 @@ def commit(folder: Path) -> tuple[str, bool]:
 def _low_power_mode() -> bool:
     if platform.system() != "Darwin":
         return False
-    return "lowpowermode         1" in _command("pmset", "-g")
+    # Machines with a high-power mode write `powermode`: 0 automatic, 1 low, 2 high.
+    return bool(re.search(r"^\s*(low)?powermode\s+1\s*$", _command("pmset", "-g"), re.MULTILINE))
 
 
 def _rosetta() -> bool:
@@ -162,7 +163,9 @@ def _identity() -> str:
 def _command(*words: str) -> str:
     """Standard output of a short command, "" when it does not exist or fails."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -46,6 +46,8 @@ def parse_arm(text: str, base: Condition) -> Condition:
             raise InputError(
                 f"arm '{text}': '{word}' is no setting; expected {', '.join(_SETTINGS)} as key=value"
             )
+        if key in changes:
+            raise InputError(f"arm '{text}': {key} is given twice; expected it once")
         try:
             changes[key] = _SETTINGS[key](value)
         except ValueError:
