@@ -1,0 +1,224 @@
+"""Energy windows on meters that work, wrap, stall, fail or are not there. No real meter is read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measurement import energy
+from measurement.energy import MINIMUM_SECONDS, Meter, Window
+
+
+def window(joules: list[float], seconds: float, reason: str = "") -> energy.Energy:
+    readings, times = iter(joules), iter([100.0, 100.0 + seconds])
+    w = Window(Meter("fake", lambda: next(readings)), reason, lambda: next(times))
+    w.start()
+    return w.stop()
+
+
+@given(st.floats(0, 1e9), st.floats(1e-3, 1e6), st.floats(MINIMUM_SECONDS, 1e4))
+def test_a_good_window_is_the_difference_of_two_readings(start, used, seconds):
+    got = window([start, start + used], seconds)
+    if start + used > start:
+        assert got.status == "measured" and got.source == "fake"
+        assert got.joules == (start + used) - start
+        assert got.watts_mean == pytest.approx(got.joules / got.seconds)
+
+
+@pytest.mark.parametrize(
+    ("joules", "seconds", "said"),
+    [
+        ([5.0, 5.0], 10.0, "stalled"),
+        ([5.0, 4.0], 10.0, "stalled"),
+        ([0.0, 50.0], MINIMUM_SECONDS - 0.1, "4.9 s, 5 s are needed"),
+        ([0.0, 0.0], 0.0, "are needed"),
+        ([0.0, float("nan")], 10.0, "stalled"),
+    ],
+)
+def test_a_window_that_proves_nothing_is_not_measured(joules, seconds, said):
+    got = window(joules, seconds)
+    assert (got.joules, got.watts_mean) == (None, None)
+    assert got.status.startswith("not measured: ") and said in got.status
+
+
+def test_no_meter_or_no_start_is_not_measured():
+    absent = Window(None, "no meter: none")
+    absent.start()
+    assert absent.stop().status == "not measured: no meter: none"
+    assert Window(Meter("fake", lambda: 1.0), "").stop().status == "not measured: no window"
+    assert Window(None, "").stop().joules is None
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_a_meter_that_fails_costs_its_reading_and_not_the_trial(fails_at):
+    calls = 0
+
+    def read() -> float:
+        nonlocal calls
+        calls += 1
+        if calls >= fails_at:
+            raise OSError(61, "No data available")
+        return 1.0
+
+    w = Window(Meter("fake", read), "")
+    w.start()
+    got = w.stop()
+    assert got.joules is None
+    assert "not measured: " in got.status and "No data available" in got.status
+
+
+# --- RAPL, in a folder laid out as /sys/class/powercap is
+
+
+def zone(root: Path, number: str, name: str, used: int, limit: int = 262_143_328_850) -> Path:
+    folder = root / f"intel-rapl:{number}"
+    folder.mkdir()
+    (folder / "name").write_text(f"{name}\n")
+    (folder / "energy_uj").write_text(f"{used}\n")
+    (folder / "max_energy_range_uj").write_text(f"{limit}\n")
+    return folder / "energy_uj"
+
+
+@pytest.fixture
+def rapl(tmp_path, monkeypatch):
+    monkeypatch.setattr(energy, "RAPL", tmp_path)
+    monkeypatch.setattr(energy.platform, "system", lambda: "Linux")
+    return tmp_path
+
+
+def test_packages_are_summed_and_their_parts_are_not_counted_twice(rapl):
+    one, two = zone(rapl, "0", "package-0", 5_000_000), zone(rapl, "1", "package-1", 7_000_000)
+    parts = [
+        zone(rapl, "0:0", "core", 0),
+        zone(rapl, "0:1", "dram", 0),
+        zone(rapl, "2", "psys", 0),  # the whole platform: it holds the packages again
+    ]
+    meter, reason = energy.find("cpu")
+    assert meter is not None and reason == ""
+    before = meter.read()
+    one.write_text("6500000")
+    two.write_text("8000000")
+    for part in parts:
+        part.write_text("900000000")
+    assert meter.read() - before == pytest.approx(2.5)
+
+
+def test_a_counter_that_wraps_goes_on(rapl):
+    counter = zone(rapl, "0", "package-0", 900, limit=1000)
+    meter, _ = energy.find("cpu")
+    assert meter is not None
+    readings = [meter.read()]
+    for value in (950, 30, 999, 0):
+        counter.write_text(str(value))
+        readings.append(meter.read())
+    steps = [round((b - a) * 1e6) for a, b in zip(readings, readings[1:], strict=False)]
+    assert steps == [50, 80, 969, 1]
+
+
+def test_no_rapl_folder_is_a_reason(rapl):
+    assert energy.find("cpu")[0] is None
+    assert energy.find("cpu")[1].startswith("no meter")
+    zone(rapl, "0", "psys", 1)
+    assert energy.find("cpu")[0] is None
+    assert energy.find("cpu")[1].startswith("no meter")
+
+
+def test_an_unreadable_counter_is_a_reason_with_the_remedy(rapl, monkeypatch):
+    zone(rapl, "0", "package-0", 1)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    meter, reason = energy.find("cpu")
+    assert meter is None
+    assert reason.startswith("no permission") and "chmod a+r" in reason
+
+
+def test_a_counter_that_disappears_is_not_measured(rapl):
+    counter = zone(rapl, "0", "package-0", 1)
+    w = Window(*energy.find("cpu"))
+    w.start()
+    counter.unlink()
+    assert w.stop().status.startswith("not measured: ")
+
+
+# --- NVIDIA and Apple, on stand-ins for zeus
+
+
+class GpuError(Exception):
+    """Stands for zeus's base error."""
+
+
+def stand_in(monkeypatch, kind: str, **names) -> None:
+    module = ModuleType(f"zeus.device.{kind}")
+    for name, value in names.items():
+        setattr(module, name, value)
+    errors = ModuleType("zeus.device.exception")
+    errors.ZeusBaseGPUError = errors.ZeusBaseSoCError = GpuError
+    monkeypatch.setitem(sys.modules, "zeus", ModuleType("zeus"))
+    monkeypatch.setitem(sys.modules, "zeus.device", ModuleType("zeus.device"))
+    monkeypatch.setitem(sys.modules, f"zeus.device.{kind}", module)
+    monkeypatch.setitem(sys.modules, "zeus.device.exception", errors)
+
+
+@pytest.mark.parametrize("visible", [None, "0", "1", "2,3", "3,0"])
+def test_the_gpu_meter_is_the_first_visible_gpu(monkeypatch, visible):
+    """zeus numbers the visible GPUs from 0, as CUDA does."""
+    monkeypatch.setattr(energy.platform, "system", lambda: "Linux")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    shown = [int(i) for i in (visible or "0,1,2,3").split(",")]
+    gpus = SimpleNamespace(
+        supports_get_total_energy_consumption=lambda i: shown[i] >= 0,
+        get_total_energy_consumption=lambda i: shown[i] * 1000,
+    )
+    stand_in(monkeypatch, "gpu", get_gpus=lambda: gpus)
+    meter, reason = energy.find("gpu")
+    assert meter is not None, reason
+    assert meter.read() == shown[0]
+
+
+def test_a_gpu_without_a_counter_or_a_driver_is_a_reason(monkeypatch):
+    monkeypatch.setattr(energy.platform, "system", lambda: "Linux")
+    old = SimpleNamespace(supports_get_total_energy_consumption=lambda i: False)
+    stand_in(monkeypatch, "gpu", get_gpus=lambda: old)
+    assert energy.find("gpu") == (None, "no meter: this GPU has no energy counter")
+
+    def fail():
+        raise GpuError("NVML is not there")
+
+    stand_in(monkeypatch, "gpu", get_gpus=fail)
+    assert energy.find("gpu") == (None, "no meter (NVML is not there)")
+
+
+# Not run on a Mac: the fields are those of zeus 0.16.0's AppleSiliconMeasurement.
+def test_the_apple_meter_sums_what_does_not_overlap(monkeypatch):
+    monkeypatch.setattr(energy.platform, "system", lambda: "Darwin")
+    measured = SimpleNamespace(
+        cpu_total_mj=1000, efficiency_cores_mj=[400], performance_cluster_mj=[600],
+        gpu_mj=2000, gpu_sram_mj=None, dram_mj=500, ane_mj=0,
+    )  # fmt: skip
+    soc = SimpleNamespace(get_total_energy_consumption=lambda: measured)
+    stand_in(monkeypatch, "soc", get_soc=lambda: soc)
+    for device in ("cpu", "gpu"):
+        meter, reason = energy.find(device)
+        assert meter is not None and reason == ""
+        assert meter.read() == pytest.approx(3.5)
+
+    def fail():
+        raise GpuError("No observable SoC")
+
+    stand_in(monkeypatch, "soc", get_soc=fail)
+    assert "pip install zeus-apple-silicon" in energy.find("cpu")[1]
+
+
+def test_this_machine_has_a_meter_or_a_reason():
+    for device in ("cpu", "gpu"):
+        meter, reason = energy.find(device)
+        assert (meter is None) == bool(reason)
+        assert "\n" not in reason

@@ -1,0 +1,90 @@
+"""Arms from text, and the randomised order of a study."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from measurement.errors import InputError
+from measurement.schedule import Condition, blocks, parse_arm
+
+BASE = Condition("any", device="cpu", compile="off", threads=2)
+arms = st.lists(st.text("abcdef", min_size=1), min_size=1, max_size=7, unique=True).map(tuple)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(arms, st.integers(0, 12), seeds)
+def test_each_arm_runs_once_in_every_block(names, pairs, seed):
+    slots = blocks(names, pairs, seed)
+    assert len(slots) == pairs * len(names)
+    assert [slot.pair for slot in slots] == sorted(slot.pair for slot in slots)
+    for pair in range(pairs):
+        block = [slot for slot in slots if slot.pair == pair]
+        assert Counter(slot.arm for slot in block) == Counter(names)
+        assert [slot.order for slot in block] == list(range(len(names)))
+
+
+@given(arms, st.integers(1, 6), st.integers(1, 6), seeds)
+def test_a_schedule_is_seeded_and_grows_without_changing(names, pairs, more, seed):
+    """A study that is given more pairs repeats none of those it has."""
+    assert blocks(names, pairs, seed) == blocks(names, pairs, seed)
+    assert blocks(names, pairs + more, seed)[: pairs * len(names)] == blocks(names, pairs, seed)
+
+
+def test_orders_vary_between_blocks_and_seeds_and_are_fair():
+    names = ("a", "b")
+    first = Counter(slot.arm for slot in blocks(names, 400, 1) if slot.order == 0)
+    assert 150 < first["a"] < 250  # binomial: 200 +- 10, five standard deviations
+    five = tuple("abcde")
+    orders = {tuple(s.arm for s in blocks(five, 1, seed)) for seed in range(50)}
+    assert len(orders) > 25
+    places = Counter((s.arm, s.order) for s in blocks(five, 500, 0))
+    assert set(places) == {(arm, place) for arm in five for place in range(5)}
+    assert 60 < min(places.values()) <= max(places.values()) < 145  # 100 +- 9
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        ("mlx", {}),
+        ("mlx (again)", {}),
+        ("mlx blas=mkl (again)", {"blas": "mkl"}),
+        ("  mlx   blas=/a/b.so threads=1 ", {"blas": "/a/b.so", "threads": 1}),
+        ("mlx device=gpu dtype=bfloat16 compile=on", {"device": "gpu", "dtype": "bfloat16"}),
+        ("mlx blas=/opt/x=1/lib.so", {"blas": "/opt/x=1/lib.so"}),
+    ],
+)
+def test_an_arm_is_a_framework_and_settings(text, changes):
+    condition = parse_arm(text, BASE)
+    assert condition.framework == "mlx"
+    expected = {**asdict(BASE), "framework": "mlx", **changes}
+    if "compile=on" in text:
+        expected["compile"] = "on"
+    assert asdict(condition) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("(again)", "empty"),
+        ("mlx pytorch", "'pytorch' is no setting"),
+        ("mlx speed=9", "'speed=9' is no setting"),
+        ("mlx framework=pytorch", "is no setting"),
+        ("mlx blas=", "'blas=' is no setting"),
+        ("mlx =mkl", "is no setting"),
+        ("mlx threads=two", "threads must be a whole number, got 'two'"),
+        ("mlx threads=1.5", "whole number"),
+        ("mlx blas=mkl blas=openblas", "blas is given twice"),
+    ],
+)
+def test_a_bad_arm_is_one_line_that_says_what_is_wrong(text, said):
+    with pytest.raises(InputError) as raised:
+        parse_arm(text, BASE)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
