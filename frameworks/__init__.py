@@ -10,7 +10,8 @@ from measurement.errors import InputError
 from measurement.framework import Framework
 
 _FOLDER = Path(__file__).parent
-_IMPORTED = {"pytorch": "torch", "mlx": "mlx.core"}  # adapter -> what it needs installed
+_IMPORTED = {"pytorch": "torch"}  # adapter -> the package it needs, where the name differs
+_CHOICES = {"device": ("auto", "cpu", "gpu"), "dtype": ("float32", "bfloat16", "float16")}
 
 
 def names() -> list[str]:
@@ -19,22 +20,32 @@ def names() -> list[str]:
 
 
 def available(name: str) -> bool:
-    """Whether the framework's package is installed; does not import it."""
-    package = _IMPORTED[name].split(".")[0]
-    return importlib.util.find_spec(package) is not None
+    """Whether there is an adapter and the framework's package is installed; does not import it."""
+    package = _IMPORTED.get(name, name)
+    return name in names() and importlib.util.find_spec(package) is not None
 
 
 def load(
     name: str, device: str = "auto", dtype: str = "float32", threads: int | None = None
 ) -> Framework:
     """The adapter, on `device` (cpu, gpu, auto). Imports the framework. Raises InputError when it
-    is unknown, not installed, or lacks the device."""
+    is unknown, not installed or broken, or lacks the device."""
     if name not in names():
         raise InputError(f"unknown framework '{name}'; choose one of: {', '.join(names())}")
     if not available(name):
         raise InputError(
             f"framework '{name}' is not installed here; run 'pip install -r requirements.txt'"
         )
-    module = importlib.import_module(f"frameworks.{name}")
+    for setting, value in (("device", device), ("dtype", dtype)):
+        if value not in _CHOICES[setting]:
+            known = ", ".join(_CHOICES[setting])
+            raise InputError(f"unknown {setting} '{value}'; choose one of: {known}")
+    try:
+        module = importlib.import_module(f"frameworks.{name}")
+    except ImportError as error:  # such as MLX's Linux wheel without its backend
+        raise InputError(
+            f"framework '{name}' cannot be imported ({error}); "
+            "run 'pip install -r requirements.txt'"
+        ) from None
     adapter: Framework = module.Adapter(device, dtype, threads)
     return adapter

@@ -170,7 +170,7 @@ def _find_openblas() -> list[Path]:
 
 
 def _given(choice: str) -> list[Path]:
-    path = Path(choice).expanduser()
+    path = Path(os.path.expanduser(choice))
     if not path.is_file():
         raise InputError(
             f"blas={choice}: no such file; expected one of {', '.join(CHOICES)} or a library's path"
