@@ -1,0 +1,102 @@
+"""The two registries: what they find, and what they say of what they do not know."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import asdict, is_dataclass
+
+import pytest
+
+import frameworks
+import models
+from measurement.errors import InputError
+
+
+def test_workloads_and_frameworks_are_found_in_the_folders(project):
+    assert "mnist" in models.names()
+    assert models.names() == sorted(models.names())
+    assert {"mlx", "pytorch"} <= set(frameworks.names())
+    for name in models.names():
+        assert (project / "models" / name / "data.py").exists()
+        assert set(models.frameworks(name)) <= set(frameworks.names())
+
+
+@pytest.mark.parametrize("name", frameworks.names())
+def test_every_adapter_tells_whether_it_is_available(name):
+    assert frameworks.available(name) in (True, False)
+
+
+@pytest.mark.parametrize("workload", models.names())
+def test_every_workload_states_its_sizes(workload):
+    config = models.load(workload, "config")
+    assert {"smoke", "cpu", "study"} <= set(config.PRESETS)
+    for preset in config.PRESETS.values():
+        assert is_dataclass(preset) and preset.__dataclass_params__.frozen
+        assert all(value > 0 for value in asdict(preset).values())
+        assert preset.train_flops_per_item() > 0
+        assert len(preset.parameters()) == len(set(preset.parameters()))
+    assert 0 < config.TARGET <= 1
+    assert set(config.KINDS) <= {"train", "infer"}
+    assert "float32" in config.DTYPES
+    assert len(models.frameworks(workload)) >= 2
+
+
+def test_flops_of_mnist_by_hand():
+    config = models.load("mnist", "config").Config(hidden_size=3, layers=2)
+    forward = 784 * 3 + 3 * 3 + 3 * 10
+    assert config.train_flops_per_item() == 2 * (forward + forward + 3 * 3 + 3 * 10)
+
+
+@pytest.mark.parametrize("workload", ["", "nope", "../models", "mnist/", "__pycache__", "layers"])
+def test_an_unknown_workload_is_one_line_with_what_there_is(workload):
+    with pytest.raises(InputError, match="unknown workload") as raised:
+        models.load(workload, "config")
+    assert "mnist" in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("part", ["", "jax", "__init__", "../mnist/mlx", "mnist"])
+def test_an_unknown_twin_is_one_line_with_what_there_is(part):
+    with pytest.raises(InputError, match="no twin in") as raised:
+        models.load("mnist", part)
+    assert "mlx, pytorch" in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["", "jax", "__init__", "os"])
+def test_an_unknown_framework_is_one_line_with_what_there_is(name):
+    with pytest.raises(InputError, match="mlx, pytorch"):
+        frameworks.load(name)
+    assert frameworks.available(name) is False
+
+
+@pytest.mark.parametrize("name", frameworks.names())
+def test_a_framework_that_is_not_installed_says_what_to_do(monkeypatch, name):
+    monkeypatch.setattr(frameworks, "available", lambda name: False)
+    with pytest.raises(InputError, match="pip install -r requirements.txt"):
+        frameworks.load(name)
+
+
+@pytest.mark.parametrize("name", frameworks.names())
+def test_a_framework_whose_library_is_broken_says_so(monkeypatch, name):
+    """Such as the Linux wheel of MLX without its backend."""
+
+    def fail(module):
+        raise ImportError("libmlx.so: cannot open shared object file")
+
+    monkeypatch.setattr(frameworks.importlib, "import_module", fail)
+    with pytest.raises(InputError, match=r"libmlx\.so.*pip install -r requirements\.txt"):
+        frameworks.load(name)
+
+
+def test_the_registries_import_no_framework(project):
+    """Whether one is there is known without importing it: that costs seconds and a BLAS."""
+    code = (
+        "import sys, frameworks, models; frameworks.names(); models.names();"
+        "[frameworks.available(n) for n in frameworks.names()];"
+        "[models.load(w, p) for w in models.names() for p in ('config', 'data')];"
+        "print([m for m in ('torch', 'torchvision', 'mlx.core', 'mlflow') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
