@@ -26,7 +26,7 @@ from entrypoints.supervisor import (
     run_worker,
     worker_spec,
 )
-from measurement.audit import TOLERANCES, first_difference
+from measurement.audit import TOLERANCES, UPDATE_TOLERANCES, first_difference
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from tracking import write
@@ -64,7 +64,7 @@ def compare(
     for kind, what, tolerance in (
         ("outputs", "output of every layer", outputs),
         ("gradients", "every gradient", gradients),
-        ("updates", "every parameter's update after ten steps", gradients),
+        ("updates", "every parameter's update after ten steps", UPDATE_TOLERANCES[a["dtype"]]),
     ):
         with np.load(ours / f"{kind}.npz") as x, np.load(reference / f"{kind}.npz") as y:
             add(what, tolerance, first_difference(dict(y), dict(x), tolerance))
