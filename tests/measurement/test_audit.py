@@ -15,6 +15,7 @@ from measurement.audit import (
     COMPLETION_BOUNDS,
     RESIDUE_BOUND,
     TOLERANCES,
+    UPDATE_TOLERANCES,
     completed,
     completion,
     fingerprint,
@@ -56,6 +57,12 @@ def evidences(draw: st.DrawFn) -> dict:
     }
 
 
+def bound(dtype: str, field: str) -> float:
+    outputs, gradients, losses = TOLERANCES[dtype]
+    updates = UPDATE_TOLERANCES[dtype]
+    return {"output": outputs, "gradient": gradients, "losses": losses, "update": updates}[field]
+
+
 # --- parity_difference
 
 
@@ -78,13 +85,13 @@ def test_parity_is_symmetric(a, b):
     st.sampled_from([-1, 1]),
 )
 def test_a_perturbation_above_tolerance_is_named(a, field, index, factor, sign):
-    outputs, gradients, losses = TOLERANCES[a["dtype"]]
+    tolerance = bound(a["dtype"], field)
     b = copy.deepcopy(a)
     if field == "losses":
-        tolerance, scale = losses, a["losses"][index]
+        scale = a["losses"][index]
     else:
         index %= 2
-        tolerance, scale = outputs if field == "output" else gradients, a[field][0]
+        scale = a[field][0]
     b[field][index] += (
         sign * factor * tolerance / (1 - factor * tolerance) * scale
         if (factor * tolerance < 0.9)
@@ -102,10 +109,9 @@ def test_a_perturbation_above_tolerance_is_named(a, field, index, factor, sign):
 
 @given(evidences(), st.sampled_from(["output", "gradient", "update"]), st.floats(0, 0.9))
 def test_a_perturbation_below_tolerance_passes(a, field, factor):
-    outputs, gradients, losses = TOLERANCES[a["dtype"]]
     b = copy.deepcopy(a)
-    b[field][1] += factor * (outputs if field == "output" else gradients) * a[field][0]
-    b["losses"] = [loss * (1 + factor * losses) for loss in a["losses"]]
+    b[field][1] += factor * bound(a["dtype"], field) * a[field][0]
+    b["losses"] = [loss * (1 + factor * bound(a["dtype"], "losses")) for loss in a["losses"]]
     assert parity_difference(a, b) is None
 
 
