@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from measurement import blas
 from measurement.errors import InputError
+from measurement.framework import check_fit
 
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
@@ -63,7 +64,7 @@ class Adapter:
         return None
 
     def put(self, array: np.ndarray) -> mx.array:
-        value = mx.array(array)
+        value = mx.array(np.ascontiguousarray(array).reshape(array.shape))
         if np.issubdtype(array.dtype, np.floating):
             value = value.astype(self._dtype)
         self.wait(value)
@@ -108,10 +109,7 @@ class Adapter:
 
     def write_parameters(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
         named = dict(tree_flatten(model.parameters()))
-        for name, parameter in named.items():
-            if name not in values or values[name].shape != tuple(parameter.shape):
-                got = values[name].shape if name in values else "nothing"
-                raise ValueError(f"parameter {name}: expected {tuple(parameter.shape)}, got {got}")
+        check_fit({name: tuple(parameter.shape) for name, parameter in named.items()}, values)
         model.update(tree_unflatten([(name, self.put(values[name])) for name in named]))
         self.wait(model.state)
 

@@ -14,6 +14,7 @@ import torch
 
 from measurement import blas
 from measurement.errors import InputError
+from measurement.framework import check_fit
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -70,10 +71,10 @@ class Adapter:
         return None
 
     def put(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).reshape(array.shape)
         if tensor.is_floating_point():
             tensor = tensor.to(self._dtype)
-        elif tensor.dtype != torch.int64 and array.ndim == 1:
+        elif np.issubdtype(array.dtype, np.integer) and array.ndim == 1:
             tensor = tensor.long()  # class labels and row numbers: what PyTorch's own loaders give
         tensor = tensor.to(self._torch)
         self.wait()
@@ -105,15 +106,12 @@ class Adapter:
         return submit
 
     def write_parameters(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
+        named = dict(model.named_parameters())
+        check_fit({name: tuple(parameter.shape) for name, parameter in named.items()}, values)
         # The module itself moves too, so that buffers follow.
         model.to(device=self._torch, dtype=self._dtype)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if name not in values or values[name].shape != tuple(parameter.shape):
-                    got = values[name].shape if name in values else "nothing"
-                    raise ValueError(
-                        f"parameter {name}: expected {tuple(parameter.shape)}, got {got}"
-                    )
                 parameter.copy_(torch.from_numpy(np.array(values[name])))
         self.wait()
 

@@ -11,6 +11,18 @@ import numpy as np
 Array = Any  # a framework's own array
 
 
+def check_fit(shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError naming the first parameter that is missing, has another shape, or that the
+    model lacks: a stored network that is only half loaded would answer wrongly and say nothing."""
+    for name, shape in shapes.items():
+        if name not in values or values[name].shape != tuple(shape):
+            got = values[name].shape if name in values else "nothing"
+            raise ValueError(f"parameter {name}: expected {tuple(shape)}, got {got}")
+    for name in values:
+        if name not in shapes:
+            raise ValueError(f"parameter {name}: the model has none of this name")
+
+
 class Framework(Protocol):
     """One framework on one device with one dtype. Created once in a worker process."""
 
@@ -31,7 +43,8 @@ class Framework(Protocol):
         ...
 
     def put(self, array: np.ndarray) -> Array:
-        """To the device; floats become this adapter's dtype, integers stay. Waits."""
+        """To the device; floats become this adapter's dtype, integers stay integers. Waits. May
+        share memory with `array` on a CPU."""
         ...
 
     def read(self, array: Array) -> np.ndarray:
@@ -55,7 +68,7 @@ class Framework(Protocol):
         ...
 
     def write_parameters(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
-        """Replace every parameter in place. Raises ValueError naming the first that does not fit."""
+        """Replace every parameter in place, or none: see check_fit."""
         ...
 
     def read_parameters(self, model: Any) -> dict[str, np.ndarray]:
