@@ -278,8 +278,6 @@ BROKEN = {
         ("tanh for relu", "nn.relu(", "mx.tanh(", "output", "outputs", "hidden.0 ", {}),
         ("rate", "- config.learning_rate", "- 0.101", "update", "updates", "hidden.0.linear.", {}),
         ("sum of losses", '"mean"', '"sum"', "gradient", "gradients", "hidden.0.linear.", {}),
-        ("no bias", "outputs, bias=True", "outputs, bias=False", "parameters", "outputs",
-         "hidden.0.linear ", {}),
         ("layers exchanged", "in self.hidden:", f"in {REVERSED}:", "output", "outputs",
          "hidden.1.linear ", {"layers": 3}),
         ("layer left out", "in self.hidden:", "in self.hidden[:-1]:", "output", "outputs",
@@ -302,8 +300,6 @@ BROKEN = {
         ("rate", "alpha=config.learning_rate", "alpha=0.101", "update", "updates",
          "hidden.0.linear.", {}),
         ("sum of losses", '"mean"', '"sum"', "gradient", "gradients", "hidden.0.linear.", {}),
-        ("no bias", "CLASSES, bias=True", "CLASSES, bias=False", "parameters", "outputs",
-         "head ", {}),
         ("layers exchanged", "in self.hidden:", f"in {REVERSED}:", "output", "outputs",
          "hidden.1.linear ", {"layers": 3}),
         ("no step", TORCH_UPDATE, "pass", "update", "updates", "hidden.0.linear.", {}),
@@ -340,6 +336,18 @@ def test_a_broken_twin_is_refused_with_what_differs(name, case):
     reference = evidence("mnist", other, config)
     broken = evidence("mnist", name, config, twin=broken_twin(name, case))
     refused(reference, broken, case.parity, case.kind, case.layer)
+
+
+@needs_all
+@pytest.mark.parametrize("name", ["mlx", "pytorch"])
+@pytest.mark.parametrize(
+    ("old", "said"),
+    [("outputs, bias=True", "hidden.0.linear.bias"), ("CLASSES, bias=True", "head.bias")],
+)
+def test_a_twin_without_a_bias_has_no_evidence(name, old, said):
+    case = Broken("no bias", old, old.replace("True", "False"), "", "", "", {})
+    with pytest.raises(ValueError, match=f"parameter {said}"):
+        evidence("mnist", name, config_of("mnist"), twin=broken_twin(name, case))
 
 
 @needs_all
