@@ -149,7 +149,8 @@ def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: floa
         if x.shape != y.shape:
             return f"{name} has shape {x.shape} against {y.shape}"
         scale = max(np.max(np.abs(x), initial=0.0), np.max(np.abs(y), initial=0.0), 1e-30)
-        error = float(np.max(np.abs(x - y), initial=0.0)) / scale
+        with np.errstate(invalid="ignore"):
+            error = float(np.max(np.abs(x - y), initial=0.0) / scale)
         if not error <= tolerance:  # also catches NaN
             return f"{name} differs by {error:.2e} of its largest value (allowed {tolerance:.0e})"
     extra = [name for name in b if name not in a]
