@@ -1,0 +1,218 @@
+"""Evidence of equal work: equal passes, nothing else does."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from measurement.audit import (
+    TOLERANCES,
+    UPDATE_TOLERANCES,
+    fingerprint,
+    parity_difference,
+)
+from measurement.evidence import Evidence, work_digest
+
+COUNTS = ("items", "steps", "flops", "eval_items", "inference_items", "latency_calls")
+RECEIPT = {**dict.fromkeys(COUNTS, 300), "weight_change_norm": 3.5, "check_value": 0.21}
+finite = st.floats(-1e6, 1e6, allow_subnormal=False)
+bad = st.sampled_from([math.nan, math.inf, -math.inf])
+
+
+def evidence(dtype: str = "float32") -> dict:
+    return {
+        "work": "a1",
+        "dtype": dtype,
+        "parameters": 26506,
+        "output": [12.0, -3.5],
+        "gradient": [2.0, 0.1],
+        "update": [0.3, 0.01],
+        "losses": [2.3 - 0.01 * i for i in range(10)],
+    }
+
+
+@st.composite
+def evidences(draw: st.DrawFn) -> dict:
+    pair = st.tuples(st.floats(1e-3, 1e6), finite).map(list)
+    return {
+        "work": draw(st.text("0123456789abcdef", min_size=1)),
+        "dtype": draw(st.sampled_from(list(TOLERANCES))),
+        "parameters": draw(st.integers(1, 10**9)),
+        "output": draw(pair),
+        "gradient": draw(pair),
+        "update": draw(pair),
+        "losses": draw(st.lists(st.floats(1e-3, 1e3), min_size=10, max_size=10)),
+    }
+
+
+def bound(dtype: str, field: str) -> float:
+    outputs, gradients, losses = TOLERANCES[dtype]
+    updates = UPDATE_TOLERANCES[dtype]
+    return {"output": outputs, "gradient": gradients, "losses": losses, "update": updates}[field]
+
+
+# --- parity_difference
+
+
+@given(evidences())
+def test_identical_evidence_passes(a):
+    assert parity_difference(a, copy.deepcopy(a)) is None
+    assert parity_difference(a, json.loads(json.dumps(a))) is None
+
+
+@given(evidences(), evidences())
+def test_parity_is_symmetric(a, b):
+    assert (parity_difference(a, b) is None) == (parity_difference(b, a) is None)
+
+
+@given(
+    evidences(),
+    st.sampled_from(["output", "gradient", "update", "losses"]),
+    st.integers(0, 9),
+    st.floats(1.01, 1e6),
+    st.sampled_from([-1, 1]),
+)
+def test_a_perturbation_above_tolerance_is_named(a, field, index, factor, sign):
+    tolerance = bound(a["dtype"], field)
+    b = copy.deepcopy(a)
+    if field == "losses":
+        scale = a["losses"][index]
+    else:
+        index %= 2
+        scale = a[field][0]
+    b[field][index] += (
+        sign * factor * tolerance / (1 - factor * tolerance) * scale
+        if (factor * tolerance < 0.9)
+        else sign * 10 * scale
+    )
+    if field != "losses" and index == 0:
+        b[field][0] = abs(b[field][0])  # a norm
+        assume(abs(b[field][0] - a[field][0]) > tolerance * max(b[field][0], a[field][0]))
+    said = parity_difference(a, b)
+    assert said is not None
+    assert "\n" not in said
+    assert (f"the loss of step {index}" if field == "losses" else field) in said
+    assert parity_difference(b, a) is not None
+
+
+@given(evidences(), st.sampled_from(["output", "gradient", "update"]), st.floats(0, 0.9))
+def test_a_perturbation_below_tolerance_passes(a, field, factor):
+    b = copy.deepcopy(a)
+    b[field][1] += factor * bound(a["dtype"], field) * a[field][0]
+    b["losses"] = [loss * (1 + factor * bound(a["dtype"], "losses")) for loss in a["losses"]]
+    assert parity_difference(a, b) is None
+
+
+@given(evidences(), st.sampled_from(["output", "gradient", "update", "losses"]), bad, st.booleans())
+def test_what_is_not_finite_never_passes(a, field, value, both):
+    b = copy.deepcopy(a)
+    b[field][1] = value
+    if both:
+        a[field][1] = value
+    assert parity_difference(a, b) is not None
+    assert parity_difference(b, a) is not None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_norm_that_is_not_finite_never_passes(value):
+    a, b = evidence(), evidence()
+    a["output"] = [value, 1.0]  # an infinite norm must not make an infinite allowance
+    assert parity_difference(a, b) is not None
+    b["output"] = [value, 2.0]
+    assert parity_difference(a, b) is not None
+
+
+@pytest.mark.parametrize("field", ["work", "dtype", "parameters"])
+def test_another_work_dtype_or_size_is_named(field):
+    a, b = evidence(), evidence()
+    b[field] = {"work": "b2", "dtype": "bfloat16", "parameters": 26507}[field]
+    assert field in (parity_difference(a, b) or "")
+
+
+@pytest.mark.parametrize("field", list(evidence()))
+def test_evidence_with_a_gap_is_refused(field):
+    whole, gap = evidence(), evidence()
+    del gap[field]
+    for a, b in ((whole, gap), (gap, whole), (gap, copy.deepcopy(gap))):
+        assert field in (parity_difference(a, b) or "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output": []},
+        {"output": [1.0]},
+        {"update": None},
+        {"losses": []},
+        {"losses": None},
+        {"losses": [None] * 10},
+        {"gradient": ["1.0", "2.0"]},
+        {"dtype": "float8"},
+    ],
+)
+def test_malformed_evidence_is_refused_and_not_raised(change):
+    a = {**evidence(), **change}
+    for x, y in ((a, evidence()), (evidence(), a), (a, copy.deepcopy(a))):
+        said = parity_difference(x, y)
+        assert said is not None and "\n" not in said
+
+
+def test_missing_evidence_is_refused():
+    for a, b in ((None, None), (None, evidence()), (evidence(), None), ({}, {})):
+        assert "missing" in (parity_difference(a, b) or "")
+
+
+def test_losses_of_another_number_are_refused():
+    a, b = evidence(), evidence()
+    b["losses"] = b["losses"][:9]
+    assert "losses" in (parity_difference(a, b) or "")
+
+
+# --- fingerprint
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 40))
+def test_a_fingerprint_sees_sign_order_and_exchange(seed, size):
+    r = np.random.default_rng(seed)
+    x = {"a": r.standard_normal(size), "b": r.standard_normal(size)}
+    changed = [
+        {"a": -x["a"], "b": x["b"]},
+        {"a": np.roll(x["a"], 1), "b": x["b"]},
+        {"a": x["b"], "b": x["a"]},
+    ]
+    seen = [abs(fingerprint(y)[1] - fingerprint(x)[1]) > 1e-9 for y in changed]
+    assert fingerprint(x) == fingerprint(dict(reversed(x.items())))
+    assert all(math.isclose(fingerprint(y)[0], fingerprint(x)[0]) for y in changed)
+    if size > 30:  # a projection can meet by chance only where the signs happen to agree
+        assert all(seen)
+
+
+def test_a_fingerprint_is_taken_in_float64():
+    x = np.full(10**6, 0.1, np.float32)
+    assert fingerprint({"x": x})[0] == pytest.approx(0.1 * 1000, rel=1e-7)
+    assert fingerprint({"x": np.full(4, 1e30, np.float32)})[0] == pytest.approx(2e30)
+    assert fingerprint({}) == [0.0, 0.0]
+
+
+def test_the_summary_of_evidence_is_small_and_compares():
+    arrays = {"hidden.0": np.arange(6.0), "": np.ones(3)}
+    summary = Evidence("w", "float32", 9, arrays, arrays, [1.0], arrays).summary()
+    assert len(json.dumps(summary)) < 500
+    assert parity_difference(summary, json.loads(json.dumps(summary))) is None
+
+
+def test_the_work_digest_depends_on_everything_but_the_order_of_sizes():
+    digest = work_digest("mnist", {"layers": 2, "batch_size": 256}, "d1")
+    assert digest == work_digest("mnist", {"batch_size": 256, "layers": 2}, "d1")
+    others = [
+        work_digest("other", {"layers": 2, "batch_size": 256}, "d1"),
+        work_digest("mnist", {"layers": 3, "batch_size": 256}, "d1"),
+        work_digest("mnist", {"layers": 2, "batch_size": 256}, "d2"),
+    ]
+    assert len({digest, *others}) == 4
