@@ -1,0 +1,192 @@
+"""What both benchmarks share: options, one fresh process per framework, randomised blocks, a table.
+
+Times are seconds unless a name says otherwise; ratios are of seconds, so below 1 is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import frameworks
+import models
+from analysis.statistic import Ratio, paired_ratio
+from entrypoints.supervisor import environment
+from entrypoints.worker import Session
+from measurement import blas, machine, schedule
+from measurement.errors import InputError
+
+FRAMEWORKS = ("mlx", "pytorch")
+Samples = dict[str, list[float]]
+Arm = Callable[[], dict[str, float]]  # one sample: series name -> seconds
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: the ratio of two paired series of one framework."""
+
+    framework: str
+    comparison: str
+    first_seconds: float
+    second_seconds: float
+    ratio: Ratio
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a framework's process brings back; `notes` are lines for people."""
+
+    framework: str
+    conditions: dict[str, Any]
+    samples: Samples
+    rows: list[Row]
+    notes: list[str]
+
+
+def whole(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: expected 1 or more")
+    return value
+
+
+def parser(description: str, pairs: int, dataset: str) -> argparse.ArgumentParser:
+    """The options that both scripts take."""
+    found = argparse.ArgumentParser(description=description)
+    add = found.add_argument
+    add("--framework", choices=("both", *FRAMEWORKS), default="both")
+    add("--pairs", type=whole, default=pairs, help="randomised blocks, 6 or more")
+    add(
+        "--blas",
+        default="auto",
+        help="auto (a tuned one where found), shipped, mkl, openblas, PATH",
+    )
+    add("--threads", type=whole, default=1, help="for every library, in both frameworks")
+    add("--device", choices=("auto", "cpu", "gpu"), default="cpu")
+    add("--preset", choices=("smoke", "study"), default="study")
+    add("--dataset", choices=("mnist", "synthetic"), default=dataset)
+    add("--data_dir", default="auto", help="folder of the MNIST files")
+    add("--seed", type=int, default=0, help="of the order, the parameters and the batches")
+    add("--output", type=Path, help="also write everything, samples included, to this JSON file")
+    return found
+
+
+def main(
+    options: argparse.Namespace,
+    title: str,
+    measure: Callable[[str, argparse.Namespace], Measured],
+    check: Callable[[str, argparse.Namespace], Any] = lambda framework, options: None,
+) -> int:
+    """Checks, prepares the data, measures each framework in its own process, prints, writes."""
+    try:
+        if options.pairs < 6:
+            raise InputError(f"--pairs {options.pairs}: expected 6 or more, for an interval")
+        if options.output and not options.output.absolute().parent.is_dir():
+            raise InputError(f"--output {options.output}: no such folder; make it first")
+        options.blas = (blas.better() or "shipped") if options.blas == "auto" else options.blas
+        chosen = FRAMEWORKS if options.framework == "both" else (options.framework,)
+        for framework in chosen:
+            check(framework, options)
+        models.load("mnist", "data").prepare(options.dataset, options.data_dir)
+        os.environ.update(environment(options.threads))
+        results = [_in_process(measure, framework, options) for framework in chosen]
+    except InputError as error:
+        print("Error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    print(_text(title, results))
+    if options.output:
+        values = {key: str(value) for key, value in vars(options).items()}
+        facts = {"options": values, "machine": machine.facts()}
+        document = {**facts, "results": [asdict(result) for result in results]}
+        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+def _in_process(
+    measure: Callable[[str, argparse.Namespace], Measured],
+    framework: str,
+    options: argparse.Namespace,
+) -> Measured:
+    """A fresh interpreter: which BLAS serves a framework depends on what was loaded before it."""
+    if not frameworks.available(framework):
+        raise InputError(f"{framework} is not installed; install it or choose another --framework")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(measure, framework, options).result()
+
+
+def session(framework: str, options: argparse.Namespace, compiled: str = "auto") -> Session:
+    """The worker's own session, as a trial makes it; `compiled` is auto, on or off."""
+    sizes = models.load("mnist", "config").PRESETS[options.preset]
+    spec = {"workload": "mnist", "framework": framework, "sizes": asdict(sizes), "dtype": "float32"}
+    spec |= {"compile": compiled, "device": options.device, "threads": options.threads}
+    spec |= {"dataset": options.dataset, "data_dir": options.data_dir, "seed": options.seed}
+    return Session(spec)
+
+
+def interleave(arms: dict[str, Arm], pairs: int, seed: int, label: str) -> Samples:
+    """Every arm once per block in an order drawn anew for each: series name -> one value a block."""
+    samples: Samples = {}
+    for slot in schedule.blocks(tuple(arms), pairs, seed):
+        for series, seconds in arms[slot.arm]().items():
+            samples.setdefault(series, []).append(seconds)
+        if slot.order == len(arms) - 1 and (slot.pair + 1) % max(1, pairs // 5) == 0:
+            say(f"{label}: {slot.pair + 1} of {pairs} pairs")
+    return samples
+
+
+def compare(
+    framework: str,
+    samples: Samples,
+    first: str,
+    second: str,
+    comparison: str,
+    verdict: Callable[[Ratio], str],
+) -> Row:
+    ratio = paired_ratio(samples[first], samples[second])
+    medians = [sorted(samples[name])[len(samples[name]) // 2] for name in (first, second)]
+    return Row(framework, comparison, medians[0], medians[1], ratio, verdict(ratio))
+
+
+def limits(ratio: Ratio) -> tuple[float, float]:
+    """The 95 % interval; it exists, because `main` asks for six pairs."""
+    assert ratio.low is not None and ratio.high is not None
+    return ratio.low, ratio.high
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _text(title: str, results: list[Measured]) -> str:
+    wide = max(len(row.comparison) for result in results for row in result.rows)
+    lines = ["", title, "Medians of paired ratios of seconds with 95 % intervals; below 1: faster."]
+    for result in results:
+        state = result.conditions
+        numerics = state["numerics"]
+        lines += [
+            "",
+            f"{result.framework} {state['versions']['framework']} on {state['device']}, "
+            f"{numerics['blas_loaded']} ({numerics['blas_threads']} threads), "
+            f"{state['data']['name']} {state['data']['train_items']:,} items, "
+            f"default compile: training {state['compile']}, inference {state['compile_inference']}",
+            f"  {'':{wide}}  {'ms':>9} / {'ms':>9}  {'ratio':>6}  {'interval':<16}    n  verdict",
+        ]
+        for row in result.rows:
+            low, high = limits(row.ratio)
+            lines.append(
+                f"  {row.comparison:{wide}}  {row.first_seconds * 1e3:9.3f} / "
+                f"{row.second_seconds * 1e3:9.3f}  {row.ratio.estimate:6.4f}  "
+                f"[{low:.4f}, {high:.4f}] {row.ratio.n:4}  {row.verdict}"
+            )
+        lines += [f"  {note}" for note in result.notes]
+    return "\n".join(lines)

@@ -1,0 +1,238 @@
+"""Our MNIST epoch against the best public scripts, and the twins' compile modes against each other.
+
+    git clone https://github.com/ml-explore/mlx-examples
+    git clone https://github.com/richiksc/mlx-benchmarks
+    python -m benchmarks.mnist_peers --mlx_examples mlx-examples --mlx_benchmarks mlx-benchmarks
+
+Peers: mlx-examples `mnist/main.py` (MLX) and mlx-benchmarks `mnist/torch_main.py` (PyTorch). Their
+MLP, loss_fn and batch_iterate are imported unmodified. Their step and epoch loop stand inside
+`main` and cannot be imported, so the few calls they make are made here as published: the compiled
+step and mx.eval(model.state) each step in MLX; zero_grad, backward, optimizer step in PyTorch;
+plain SGD of both frameworks' own optimizers. Their evaluation is left out of the clock, as ours is
+(MLX, being lazy, left most of it out as published; PyTorch did not).
+
+Same process, BLAS, threads, arrays in memory, batch size, rate, sizes and items, the short last
+batch included. Before timing, one epoch from the same parameters on the same batches must end in
+the same weights; after it, ten epochs each on shuffles of their own must end in the same accuracy
+within noise.
+
+Two things are not equal as published. The MLX loop never asks for its loss, so that lazy MLX never
+computes it; a trial records every step's. "with losses" asks for it too: the row at equal output.
+And the peers shuffle inside their clock, while a trial prepares batches before its own: "batches
+included" counts that preparation with ours. The first row of the table has both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from analysis.statistic import Ratio
+from benchmarks import common, peers
+from benchmarks.common import Samples
+from benchmarks.peers import Peer
+from entrypoints.worker import Session
+from measurement import blas, trial
+from measurement.errors import InputError
+
+ACCURACY_EPOCHS = 10  # as both scripts train
+SAMPLE_SECONDS = 0.05  # of one inference sample, reached by repeating
+Verdict = Callable[[Ratio], str]
+MODES = {"on": "compiled", "off": "eager"}
+
+
+def check_equal_work(session: Session, peer: Peer) -> str:
+    """One epoch each on the same batches; raises InputError when the weights come out different."""
+    peers.same_start(session, peer)
+    batches = [batch for batch, _ in session.batches(0)]
+    for batch in batches:
+        session.step(batch)
+    peer.train([(session.train[0][batch], peer.labels[batch]) for batch in batches])
+    theirs = session.framework.read_parameters(peer.model)
+    ours = session.framework.read_parameters(session.model)
+    worst = max(
+        float(np.abs(v - theirs[peers.parameter_name(k, session)]).max()) for k, v in ours.items()
+    )
+    if worst > 1e-3:
+        raise InputError(f"after one epoch the peer's weights differ by {worst:.2g}: other work")
+    return f"equal work: after one epoch on the same batches the weights differ by {worst:.1g}"
+
+
+def check_accuracy(session: Session, peer: Peer, epochs: int) -> str:
+    """After `epochs` more from the start; noise: four standard errors of a difference of counts."""
+    peers.same_start(session, peer)
+    for epoch in range(epochs):
+        peer.train(peer.shuffled())
+        for batch, _ in session.batches(epoch):
+            session.step(batch)
+    logits = session.framework.read(peer.model(session.test))
+    theirs, ours = float(np.mean(logits.argmax(1) == session.test_labels)), session.evaluate()
+    share = (theirs + ours) / 2
+    noise = 4 * (2 * share * (1 - share) / len(session.test_labels)) ** 0.5 + 1e-9
+    text = f"test accuracy after {epochs} epochs: ours {ours:.4f}, the peer's {theirs:.4f}"
+    if abs(ours - theirs) > noise:
+        raise InputError(f"{text}: more apart than noise ({noise:.4f}), so not the same work")
+    return text
+
+
+def ours_arm(session: Session, mode: str, epochs: int) -> common.Arm:
+    """`mode` series: preparation included; `mode clocked`: as a trial counts."""
+    work, framework, done = session.work(), session.framework, [0]
+
+    def sample() -> dict[str, float]:
+        clocked, start = 0.0, perf_counter()
+        for _ in range(epochs):
+            done[0] += 1
+            batches = [batch for batch, _ in work.batches(done[0])]
+            clocked += trial._timed(perf_counter, framework, work, batches)[0]
+        return {mode: (perf_counter() - start) / epochs, f"{mode} clocked": clocked / epochs}
+
+    return sample
+
+
+def peer_arm(
+    session: Session, peer: Peer, train: Callable[..., None], series: str, epochs: int
+) -> common.Arm:
+    def sample() -> dict[str, float]:
+        start = perf_counter()
+        for _ in range(epochs):
+            train(peer.shuffled())
+            session.framework.wait()
+        return {series: (perf_counter() - start) / epochs}
+
+    return sample
+
+
+def inference_arm(session: Session, series: str, call: Callable[[int], Any]) -> common.Arm:
+    """Seconds a call, over enough calls to fill a sample; a call waits for its own output."""
+    for i in range(3):
+        start = perf_counter()
+        call(i)
+        once = perf_counter() - start
+    calls = min(500, ceil(SAMPLE_SECONDS / once))
+
+    def sample() -> dict[str, float]:
+        start = perf_counter()
+        for i in range(calls):
+            call(i % len(session.test_labels))
+        return {series: (perf_counter() - start) / calls}
+
+    return sample
+
+
+def measure(framework: str, options: argparse.Namespace) -> common.Measured:
+    """Runs in a process of its own."""
+    blas.load(options.blas)
+    default = common.session(framework, options)
+    reason = default.framework.can_compile()
+    modes = ("off",) if reason else ("on", "off")
+    common.say(f"{framework}: compiling and warming up")
+    peer = peers.load(default, checkout(framework, options))
+    notes = [check_equal_work(default, peer)]
+    peers.same_start(default, peer)
+    epochs = options.epochs_per_sample
+    arms = {
+        "peer": peer_arm(default, peer, peer.train, "peer", epochs),
+        "equal": peer_arm(default, peer, peer.train_with_loss, "equal", epochs),
+    }
+    for mode in modes:
+        same = mode == ("on" if default.compiled else "off")
+        session = default if same else common.session(framework, options, mode)
+        arms[MODES[mode]] = ours_arm(session, MODES[mode], epochs)
+        predict = session.framework.compile_predict(
+            session.twin.predict, session.model, mode == "on"
+        )
+        arms |= _inference_arms(session, MODES[mode], predict)
+    for arm in arms.values():
+        arm()
+    samples = common.interleave(arms, options.pairs, options.seed, framework)
+    notes.append(check_accuracy(default, peer, ACCURACY_EPOCHS))
+    if reason:
+        notes.append(f"compiled modes not measured: {reason}")
+    return common.Measured(
+        framework, default.conditions(), samples, _rows(framework, default, samples), notes
+    )
+
+
+def _inference_arms(
+    session: Session, mode: str, predict: Callable[[Any], Any]
+) -> dict[str, common.Arm]:
+    items, framework = next(iter(session.data.test.values())), session.framework
+    calls: dict[str, Callable[[int], Any]] = {
+        f"all, {mode}": lambda i: framework.wait(predict(session.test)),
+        f"one, {mode}": lambda i: framework.read(predict(framework.put(items[i : i + 1]))),
+    }
+    return {name: inference_arm(session, name, call) for name, call in calls.items()}
+
+
+def _rows(framework: str, session: Session, samples: Samples) -> list[common.Row]:
+    ours = MODES["on" if session.compiled else "off"]
+    found: list[tuple[str, str, str, Verdict]] = [
+        (ours, "equal", f"epoch: ours ({ours}), batches included / peer with losses", versus_peer),
+        (ours, "peer", f"epoch: ours ({ours}), batches included / peer as published", versus_peer),
+        (
+            f"{ours} clocked",
+            "equal",
+            f"epoch: ours ({ours}), trial's clock / peer with losses",
+            versus_peer,
+        ),
+        (
+            f"{ours} clocked",
+            "peer",
+            f"epoch: ours ({ours}), trial's clock / peer as published",
+            versus_peer,
+        ),
+    ]
+    if "compiled" in samples:
+        training, inference = session.compiled, session.compiled_inference
+        found += [
+            ("compiled clocked", "eager clocked", "training: compiled / eager", default(training)),
+            ("all, compiled", "all, eager", "inference, all: compiled / eager", default(inference)),
+            ("one, compiled", "one, eager", "inference, one: compiled / eager", default(inference)),
+        ]
+    return [common.compare(framework, samples, *entry) for entry in found]
+
+
+def versus_peer(ratio: Ratio) -> str:
+    low, high = common.limits(ratio)
+    if high < 1:
+        return "faster"
+    return "SLOWER" if low > 1 else "no difference shown"
+
+
+def default(compiled: bool) -> Verdict:
+    """Says whether the twin's FASTER_COMPILED is the faster mode."""
+
+    def verdict(ratio: Ratio) -> str:
+        low, high = common.limits(ratio)
+        if low <= 1 <= high:
+            return "no difference shown"
+        faster = "compiled" if high < 1 else "eager"
+        return f"{faster} is faster" + ("" if (high < 1) == compiled else ", NOT THE DEFAULT")
+
+    return verdict
+
+
+def checkout(framework: str, options: argparse.Namespace) -> Path:
+    """The peer's script; InputError when the user's checkout does not hold it."""
+    return peers.script_path(framework, getattr(options, peers.SOURCES[framework][0]))
+
+
+def main() -> int:
+    parser = common.parser(str(__doc__).splitlines()[0], pairs=30, dataset="mnist")
+    parser.add_argument("--mlx_examples", help="checkout of ml-explore/mlx-examples")
+    parser.add_argument("--mlx_benchmarks", help="checkout of richiksc/mlx-benchmarks")
+    parser.add_argument("--epochs_per_sample", type=common.whole, default=1)
+    options = parser.parse_args()
+    return common.main(options, "MNIST: our twins and the best public scripts", measure, checkout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
