@@ -3,12 +3,12 @@
     python -m benchmarks.harness_cost --output harness_cost.json
 
 "trial" is measurement.trial's own timed epoch on the worker's own Session; "bare" calls the very
-function that the session compiled, in the shortest loop that trains, holds the last loss only
-and ends with the same barrier. (A second compiled copy would not do: two
-copies of one step slow each other in PyTorch, by 7 % when tried.) Both train the same model from the same
-parameters on the same batches, already on the device: preparing batches is outside a trial's clock
-by design. Both are clocked from outside, so the trial's list of losses and both its waits count.
-"bare" runs twice a block: its ratio to itself shows what this machine can resolve.
+function that the session compiled, in the shortest loop that trains, holds the last loss only and
+ends with the same barrier. (A second compiled copy would not do: two copies of one step slow each
+other in PyTorch, by 7 % when tried.) Both train the same model from the same parameters on the
+same batches, already on the device: preparing batches is outside a trial's clock by design. Both
+are clocked from outside, so the trial's list of losses and both its waits count. "bare" runs twice
+a block: its ratio to itself shows what this machine can resolve.
 """
 
 from __future__ import annotations
