@@ -7,6 +7,7 @@ output stays free for whatever a library prints.
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -65,8 +66,7 @@ class Session:
         self.framework.write_parameters(self.model, self.initial)
         step, self.state = self.twin.training(self.model, self.config)
         submit = self.framework.compile_step(step, self.state, self.compiled)
-        train = self.train
-        self.step = lambda rows: submit(*train, rows)
+        self.step = functools.partial(submit, *self.train)
         self.predict = self.framework.compile_predict(
             self.twin.predict, self.model, self.compiled_inference
         )

@@ -181,11 +181,10 @@ def _timed(
     clock: Clock, framework: Framework, work: Work, batches: list[Any]
 ) -> tuple[float, list[Any]]:
     """Seconds from the first submission until every result and all state exist; the losses."""
-    losses = []
+    step = work.step
     framework.wait(work.state)
     start = clock()
-    for batch in batches:
-        losses.append(work.step(batch))
+    losses = [step(batch) for batch in batches]
     framework.wait(losses, work.state)
     return clock() - start, losses
 
