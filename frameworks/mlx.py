@@ -85,11 +85,14 @@ class Adapter:
         self, step: Callable[..., Any], state: Any, compiled: bool
     ) -> Callable[..., Any]:
         function = mx.compile(step, inputs=state, outputs=state) if compiled else step
+        # Without one of these nothing runs: the graph would grow until somebody reads a value. A
+        # GPU is kept fed, as PyTorch keeps it (H200: 64 against 87 ms an epoch of MNIST); on the
+        # CPU the hand-over costs more than it hides.
+        evaluate = mx.async_eval if self.device == "gpu" else mx.eval
 
         def submit(*batch: mx.array) -> mx.array:
             value = function(*batch)
-            # Without this nothing runs: the graph would grow until somebody reads a value.
-            mx.eval(value, state)
+            evaluate(value, state)
             return value
 
         return submit

@@ -43,7 +43,14 @@ class Model(nn.Module):
 
 def loss(model: Model, images: mx.array, labels: mx.array) -> mx.array:
     """Mean cross-entropy of a batch."""
-    return nn.losses.cross_entropy(model(images), labels, reduction="mean")
+    logits = model(images)
+    if mx.default_device().type == mx.gpu:
+        return nn.losses.cross_entropy(logits, labels, reduction="mean")
+    # The same function with one exponential instead of two (logsumexp, then softmax in its
+    # gradient): exp is slow on MLX's CPU, 8 % of a step; on a GPU the extra kernels cost 20 %.
+    shifted = logits - mx.stop_gradient(mx.max(logits, axis=1, keepdims=True))
+    chosen = mx.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
+    return mx.mean(mx.log(mx.sum(mx.exp(shifted), axis=1)) - chosen)
 
 
 def predict(model: Model, images: mx.array) -> mx.array:
