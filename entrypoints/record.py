@@ -177,7 +177,11 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
             **condition,
             **machine.facts(),
             **{f"version_{k}": v for k, v in conditions["versions"].items()},
-            **{k: v for k, v in conditions["numerics"].items() if k.startswith("blas_")},
+            **{
+                k: v
+                for k, v in conditions["numerics"].items()
+                if k.startswith(("blas_", "compile_"))
+            },
             **place,
             "seed": str(spec.seed),
             "machine": machine.fingerprint(),

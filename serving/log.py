@@ -83,7 +83,7 @@ def save_model(folder: Path, path: Path, description: Model | None = None) -> No
     from mlflow import pytorch as pytorch_flavor
 
     pytorch_flavor.save_model(
-        adapter.servable(model, twin.predict),
+        adapter.servable(model, twin.answer),
         str(path),
         mlflow_model=description,
         signature=signature,

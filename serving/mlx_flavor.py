@@ -134,7 +134,7 @@ class Classifier:
 
     def _predict(self, images: np.ndarray) -> np.ndarray:
         with self._adapter.inference():
-            classes = self._twin.predict(self._model, self._adapter.put(images))
+            classes = self._twin.answer(self._model, self._adapter.put(images))
         return self._adapter.read(classes).astype(np.int64)
 
 

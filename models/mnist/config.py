@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 PIXELS = 784
 CLASSES = 10
+# Of the training pixels divided by 255; the usual constants of PyTorch's own MNIST example. Without
+# them plain SGD at 0.1 ends at 95 % after ten epochs instead of 96 to 97 %.
+PIXEL_MEAN, PIXEL_STD = 0.1307, 0.3081
 
 ITEM = "image"
 KINDS = ("train", "infer")

@@ -28,7 +28,7 @@ import numpy as np
 from measurement.errors import InputError
 from models import download
 from models.dataset import Data
-from models.mnist.config import CLASSES, DATASETS, PIXELS, Config
+from models.mnist.config import CLASSES, DATASETS, PIXEL_MEAN, PIXEL_STD, PIXELS, Config
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def prepare(dataset: str, data_dir: str) -> None:
 def load(config: Config, dataset: str, data_dir: str) -> Data:
     """The first `train_items` and `test_items` rows; every file is verified again as it is read.
 
-    images: (n, 784) float32 in [0, 1], the byte divided by 255. labels: (n,) int32 in 0..9.
+    images: (n, 784) float32, (byte / 255 - PIXEL_MEAN) / PIXEL_STD. labels: (n,) int32 in 0..9.
     Fetches nothing. Raises InputError: as `prepare`, a missing file, more items than there are.
     """
     for key, items in (("train", config.train_items), ("test", config.test_items)):
@@ -204,9 +204,9 @@ def _split(directory: Path, key: str, items: int) -> dict[str, np.ndarray]:
 
 
 def _arrays(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Bytes as trials get them: images (n, 784) float32 = byte / 255, labels (n,) int32."""
-    flat = parts["images"].reshape(-1, PIXELS)
-    images = np.divide(flat, np.float32(255), dtype=np.float32)  # makes no other float copy
+    """Bytes as trials get them: images (n, 784) float32 standardised, labels (n,) int32."""
+    levels = ((np.arange(256) / 255 - PIXEL_MEAN) / PIXEL_STD).astype(np.float32)
+    images = levels[parts["images"].reshape(-1, PIXELS)]  # makes no other float copy
     return {"images": images, "labels": parts["labels"].astype(np.int32)}
 
 

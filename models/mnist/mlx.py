@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_map
 
-from models.mnist.config import CLASSES, PIXELS, Config
+from models.mnist.config import CLASSES, PIXEL_MEAN, PIXEL_STD, PIXELS, Config
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/mnist_peers.py.
 FASTER_COMPILED = (True, True)
@@ -56,6 +56,11 @@ def loss(model: Model, images: mx.array, labels: mx.array) -> mx.array:
 def predict(model: Model, images: mx.array) -> mx.array:
     """images (n, 784) -> digit (n,)."""
     return mx.argmax(model(images), axis=1)
+
+
+def answer(model: Model, pixels: mx.array) -> mx.array:
+    """pixels (n, 784) in [0, 1], as a client sends them -> digit (n,)."""
+    return predict(model, (pixels - PIXEL_MEAN) / PIXEL_STD)
 
 
 def training(model: Model, config: Config) -> tuple[Callable[..., mx.array], list[Any]]:

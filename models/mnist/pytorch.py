@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.mnist.config import CLASSES, PIXELS, Config
+from models.mnist.config import CLASSES, PIXEL_MEAN, PIXEL_STD, PIXELS, Config
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/mnist_peers.py.
 FASTER_COMPILED = (True, False)
@@ -48,6 +48,11 @@ def loss(model: Model, images: torch.Tensor, labels: torch.Tensor) -> torch.Tens
 def predict(model: Model, images: torch.Tensor) -> torch.Tensor:
     """images (n, 784) -> digit (n,)."""
     return torch.argmax(model(images), dim=1)
+
+
+def answer(model: Model, pixels: torch.Tensor) -> torch.Tensor:
+    """pixels (n, 784) in [0, 1], as a client sends them -> digit (n,)."""
+    return predict(model, (pixels - PIXEL_MEAN) / PIXEL_STD)
 
 
 def training(model: Model, config: Config) -> tuple[Callable[..., torch.Tensor], list[Any]]:

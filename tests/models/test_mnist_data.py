@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from measurement.errors import InputError
 from models import download
 from models.mnist import data
-from models.mnist.config import DATASETS, SMOKE, Config
+from models.mnist.config import DATASETS, PIXEL_MEAN, PIXEL_STD, SMOKE, Config
 from tests.models.tiny_mnist import (
     ARRAYS,
     CONFIG,
@@ -54,7 +54,8 @@ def test_every_layout_gives_the_same_arrays_and_is_left_alone(tmp_path, place, e
         flat = ARRAYS[f"{key}_images"].reshape(-1, 784)
         assert split["images"].dtype == np.float32
         assert split["labels"].dtype == np.int32
-        np.testing.assert_array_equal(split["images"], flat.astype(np.float32) / np.float32(255))
+        expected = (flat / 255 - PIXEL_MEAN) / PIXEL_STD
+        np.testing.assert_allclose(split["images"], expected, rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(split["labels"], ARRAYS[f"{key}_labels"])
 
 
@@ -240,7 +241,8 @@ def test_synthetic_needs_no_folder_and_is_the_same_everywhere(true_sizes):
     assert small.train["images"].shape == (64, 784)
     assert small.test["images"].dtype == np.float32
     assert small.test["labels"].dtype == np.int32
-    assert 0 <= small.train["images"].min() < small.train["images"].max() <= 1
+    pixels = small.train["images"] * PIXEL_STD + PIXEL_MEAN
+    assert -1e-6 <= pixels.min() < pixels.max() <= 1 + 1e-6
     for split, rest in ((small.train, more.train), (small.test, more.test)):
         for key in split:
             np.testing.assert_array_equal(split[key], rest[key][: len(split[key])])

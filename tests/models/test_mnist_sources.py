@@ -271,11 +271,15 @@ def test_torchvision_opens_our_folder_and_sees_the_same_pixels(tmp_path, monkeyp
         from torchvision.datasets import MNIST
     except (ImportError, RuntimeError, OSError) as error:
         pytest.skip(f"torchvision cannot be imported: {error}")
+    # The transform of PyTorch's own MNIST example.
+    transform = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+    )
     for train, split in ((True, ours.train), (False, ours.test)):
-        theirs = MNIST(str(tmp_path), train=train, download=False, transform=transforms.ToTensor())
+        theirs = MNIST(str(tmp_path), train=train, download=False, transform=transform)
         assert len(theirs) == len(split["labels"])
         pixels = np.stack([image.numpy().reshape(784) for image, _ in theirs])
-        np.testing.assert_array_equal(split["images"], pixels)
+        np.testing.assert_allclose(split["images"], pixels, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(split["labels"], [label for _, label in theirs])
 
 

@@ -44,7 +44,7 @@ BROKEN = {
         ("gelu for relu", "nn.relu(", "nn.gelu(", "output", "outputs", "hidden.0 ", {}),
         ("tanh for relu", "nn.relu(", "mx.tanh(", "output", "outputs", "hidden.0 ", {}),
         ("rate", "- config.learning_rate", "- 0.101", "update", "updates", "hidden.0.linear.", {}),
-        ("sum of losses", '"mean"', '"sum"', "gradient", "gradients", "hidden.0.linear.", {}),
+        ("sum of losses", "mx.mean(", "mx.sum(", "gradient", "gradients", "hidden.0.linear.", {}),
         ("layers exchanged", "in self.hidden:", f"in {REVERSED}:", "output", "outputs",
          "hidden.1.linear ", {"layers": 3}),
         ("layer left out", "in self.hidden:", "in self.hidden[:-1]:", "output", "outputs",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from models.mnist.config import Config
+from models.mnist.config import PIXEL_MEAN, PIXEL_STD, Config
 
 CONFIG = Config(hidden_size=16, layers=2)
 FRAMEWORKS = ("mlx", "pytorch")
@@ -42,7 +42,8 @@ def images(count: int) -> np.ndarray:
 
 
 def logits(values: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-    """The oracle: the network of CONFIG written out in NumPy, float64."""
+    """The oracle: the network of CONFIG written out in NumPy, float64, from pixels in [0, 1]."""
+    x = (x - PIXEL_MEAN) / PIXEL_STD
     w = {name: value.astype(np.float64) for name, value in values.items()}
     for i in range(CONFIG.layers):
         name = f"hidden.{i}.linear"

@@ -92,7 +92,7 @@ def test_the_native_mlx_model_has_the_trials_weights(tmp_path: Path) -> None:
         name: value.tobytes() for name, value in weights().items()
     }
     x = images(8)
-    assert adapter.read(twin.predict(model, adapter.put(x))).tolist() == digits(x).tolist()
+    assert adapter.read(twin.answer(model, adapter.put(x))).tolist() == digits(x).tolist()
 
 
 def test_a_model_of_another_flavour_is_refused_by_name(tmp_path: Path) -> None:
