@@ -234,7 +234,7 @@ def _run_slot(
 @click.option("--dataset", default="mnist", show_default=True)
 @click.option("--data_dir", default="auto", show_default=True)
 @click.option("--seed", type=whole(0), default=0, show_default=True)
-@click.option("--target", type=TARGET, default=0.9, show_default=True, help="test accuracy")
+@click.option("--target", type=TARGET, default=0.94, show_default=True, help="test accuracy")
 @click.option("--margin", type=click.FloatRange(0, 1, min_open=True), default=0.05, show_default=True,
               help="two arms within it are the same")  # fmt: skip
 @click.option(

@@ -77,7 +77,9 @@ class Adapter:
         return None
 
     def put(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).reshape(array.shape)
+        # Shares memory with NumPy on the CPU; what must not be written to is copied.
+        array = np.require(array, requirements=["C", "W"]).reshape(np.shape(array))
+        tensor = torch.from_numpy(array)
         if tensor.is_floating_point():
             tensor = tensor.to(self._dtype)
         elif np.issubdtype(array.dtype, np.integer) and array.ndim == 1:

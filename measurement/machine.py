@@ -24,7 +24,7 @@ def facts() -> dict[str, str]:
         "machine_cpu": cpu_name(),
         "machine_cores": str(physical_cores()),
         "machine_memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}",
-        "machine_os": f"{platform.system()} {platform.release()}",
+        "machine_os": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "machine_arch": platform.machine(),
         "version_python": platform.python_version(),
     }
@@ -127,9 +127,10 @@ def thermal_pressure() -> int | None:
 
 def commit(folder: Path) -> tuple[str, bool]:
     """(git commit, whether the tree differs from it) of the project's folder; ("", False) outside
-    a checkout."""
+    a checkout. Reports that a study wrote are no difference."""
     head = _command("git", "-C", str(folder), "rev-parse", "HEAD")
-    dirty = bool(head and _command("git", "-C", str(folder), "status", "--porcelain"))
+    status = ("status", "--porcelain", "--", ".", ":(exclude)results")
+    dirty = bool(head and _command("git", "-C", str(folder), *status))
     return head, dirty
 
 

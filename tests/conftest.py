@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Before MLX is imported: float32 is IEEE float32, as the supervisor has it for a worker.
+os.environ["MLX_ENABLE_TF32"] = "0"
 
 # Machines that test are shared: no example is judged by its time.
 settings.register_profile(
