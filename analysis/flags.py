@@ -153,7 +153,13 @@ UNDECIDED = Flag(
 
 
 TRIAL_REMEDIES = {
-    "REFERENCE-BLAS": ("multiplied with the reference BLAS", "Choose blas=mkl or blas=openblas."),
+    "REFERENCE-BLAS": (
+        "multiplied with the reference BLAS of MLX's Linux CPU wheel",
+        "Choose blas=mkl or blas=openblas.",
+    ),
+    "STOLEN-CPU": ("lost over 10 % of the cores to the hypervisor", "Repeat at a quieter time."),
+    "TF32": ("rounded float32 products to TF32", "Set MLX_ENABLE_TF32=0."),
+    "DIVERGED": ("ended with an infinite or NaN loss", "Lower learning_rate."),
     "LOAD": ("ran while other programs kept the machine busy", "Close them and repeat."),
     "AUDIT": (
         "failed the completion audit: twice the work did not take twice the time",
@@ -168,6 +174,16 @@ TRIAL_REMEDIES = {
     "ONE-PROCESS": ("shared one process", "Start a process for each trial."),
     "THERMAL": ("ran on a throttled machine", "Let it cool down; lengthen the idle gap."),
 }
+
+
+def meaning(name: str) -> str:
+    """A flag of one trial, in words.
+
+    >>> meaning("BATTERY")
+    'BATTERY: ran on battery. Plug the machine in.'
+    """
+    what, remedy = TRIAL_REMEDIES[name]
+    return f"{name}: {what}. {remedy}"
 
 
 def trial_flag(name: str, flagged: int, trials: int) -> Flag:

@@ -12,7 +12,7 @@ plain SGD of both frameworks' own optimizers. Their evaluation is left out of th
 (MLX, being lazy, left most of it out as published; PyTorch did not).
 
 Same process, BLAS, threads, arrays in memory, batch size, rate, sizes and items, the short last
-batch included. Before timing, one epoch from the same parameters on the same batches must end in
+batch included. Before timing, steps from the same parameters on the same batches must end in
 the same weights; after it, ten epochs each on shuffles of their own must end in the same accuracy
 within noise.
 
@@ -42,6 +42,9 @@ from entrypoints.worker import Session
 from measurement import blas, trial
 from measurement.errors import InputError
 
+CHECKED_STEPS = 20
+# SGD at a constant rate wanders: up to three points were seen between two epochs of one training.
+ACCURACY_NOISE = 0.03
 ACCURACY_EPOCHS = 10  # as both scripts train
 SAMPLE_SECONDS = 0.05  # of one inference sample, reached by repeating
 Verdict = Callable[[Ratio], str]
@@ -49,9 +52,11 @@ MODES = {"on": "compiled", "off": "eager"}
 
 
 def check_equal_work(session: Session, peer: Peer) -> str:
-    """One epoch each on the same batches; raises InputError when the weights come out different."""
+    """The first steps and the short last one, each on the same batches; raises InputError when the
+    weights come out different. Not a whole epoch: rounding alone grows to 0.003 in it."""
     peers.same_start(session, peer)
-    batches = [batch for batch, _ in session.batches(0)]
+    epoch = [batch for batch, _ in session.batches(0)]
+    batches = [*epoch[:CHECKED_STEPS], epoch[-1]]
     for batch in batches:
         session.step(batch)
     peer.train([(session.train[0][batch], peer.labels[batch]) for batch in batches])
@@ -60,13 +65,16 @@ def check_equal_work(session: Session, peer: Peer) -> str:
     worst = max(
         float(np.abs(v - theirs[peers.parameter_name(k, session)]).max()) for k, v in ours.items()
     )
-    if worst > 1e-3:
-        raise InputError(f"after one epoch the peer's weights differ by {worst:.2g}: other work")
-    return f"equal work: after one epoch on the same batches the weights differ by {worst:.1g}"
+    if worst > 1e-4:
+        raise InputError(
+            f"on the same batches the peer's weights differ by {worst:.2g}: other work"
+        )
+    return f"equal work: after {len(batches)} steps on the same batches the weights differ by {worst:.1g}"
 
 
 def check_accuracy(session: Session, peer: Peer, epochs: int) -> str:
-    """After `epochs` more from the start; noise: four standard errors of a difference of counts."""
+    """After `epochs` from the start, each on shuffles of its own; the check of the weights is the
+    strict one, this one catches a loop that does not learn."""
     peers.same_start(session, peer)
     for epoch in range(epochs):
         peer.train(peer.shuffled())
@@ -74,11 +82,9 @@ def check_accuracy(session: Session, peer: Peer, epochs: int) -> str:
             session.step(batch)
     logits = session.framework.read(peer.model(session.test))
     theirs, ours = float(np.mean(logits.argmax(1) == session.test_labels)), session.evaluate()
-    share = (theirs + ours) / 2
-    noise = 4 * (2 * share * (1 - share) / len(session.test_labels)) ** 0.5 + 1e-9
     text = f"test accuracy after {epochs} epochs: ours {ours:.4f}, the peer's {theirs:.4f}"
-    if abs(ours - theirs) > noise:
-        raise InputError(f"{text}: more apart than noise ({noise:.4f}), so not the same work")
+    if abs(ours - theirs) > ACCURACY_NOISE:
+        raise InputError(f"{text}: more than {ACCURACY_NOISE} apart, so not the same work")
     return text
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 import frameworks
+from analysis.flags import meaning
 from entrypoints.options import Command
 from entrypoints.probe import probe
-from entrypoints.record import MEANING
 from entrypoints.supervisor import TrialFailed
 from measurement import blas, energy, machine
 from tracking import store, write
@@ -45,12 +45,12 @@ def lines() -> list[str]:
                 continue
             tf32[f"{name} on {device['device']}"] = device["numerics"]["tf32"]
             if device["device"] == "cpu" and device["numerics"]["blas_name"] == "reference":
-                warnings.append(f"REFERENCE-BLAS: {MEANING['REFERENCE-BLAS']}")
+                warnings.append(meaning("REFERENCE-BLAS"))
     found.append(f"better BLAS for MLX on Linux: {_better()}")
     for device in ("cpu", "gpu"):
         meter, reason = energy.find(device)
         found.append(f"meter      {device}: {meter.source if meter else reason}")
-    warnings += [f"{flag}: {MEANING[flag]}" for flag in machine.flags(machine.state())]
+    warnings += [f"now: {meaning(flag)}" for flag in machine.flags(machine.state())]
     if len(set(tf32.values())) > 1:
         warnings.append(f"TF32 differs: {tf32}; set MLX_ENABLE_TF32=0 (the workers here do)")
     found.append("")

@@ -117,6 +117,8 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
     """The condition as it ran, by the names of tracking.names.CELL and the sizes."""
     conditions = measured.result["conditions"]
     numerics = conditions["numerics"]
+    # On a GPU no product goes through the process's BLAS, so it is no part of the condition.
+    on_cpu = conditions["device"] == "cpu"
     found = {
         "workload": spec.workload,
         "framework": spec.condition.framework,
@@ -125,8 +127,8 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
         "compile": conditions["compile"],
         "compile_inference": conditions["compile_inference"],
         "blas": _blas_name(spec.condition.blas),
-        "blas_loaded": numerics["blas_loaded"],
-        "blas_threads": numerics["blas_threads"],
+        "blas_loaded": numerics["blas_loaded"] if on_cpu else "none (GPU)",
+        "blas_threads": numerics["blas_threads"] if on_cpu else "none (GPU)",
         "threads": str(threads_of(spec.condition)),
         "tf32": numerics["tf32"],
         "preset": spec.preset,
@@ -236,22 +238,3 @@ def _note(
         *[f"- `{name}` not measured: {reason}" for name, reason in missing.items()],
     ]
     return "\n".join(lines)
-
-
-# What a flag means and what to do about it, for people.
-MEANING = {
-    "LOAD": "other programs used over 10 % of the cores; close them and repeat",
-    "STOLEN-CPU": "the hypervisor took over 10 % of the cores; repeat at a quieter time",
-    "BATTERY": "running on battery; connect the power supply",
-    "LOW-POWER": "low-power mode is on; switch it off",
-    "THERMAL": "the machine is throttled by heat; let it cool down",
-    "SWAP": "over half of the swap space is in use; close programs",
-    "ROSETTA": "Python runs under Rosetta; install an arm64 Python",
-    "REFERENCE-BLAS": "MLX's Linux CPU wheel multiplies with the reference BLAS; add blas=mkl",
-    "AUDIT": "twice the steps did not take twice the time; the barrier or the machine is at fault",
-    "TF32": "float32 products were rounded to TF32",
-    "SYNTHETIC": "generated data, by request",
-    "DIRTY-TREE": "the code differs from its commit",
-    "DIVERGED": "the loss became infinite or NaN; lower learning_rate",
-    "CRASHED": "the worker died",
-}

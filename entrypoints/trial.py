@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 import models
+from analysis.flags import meaning
 from entrypoints import record
 from entrypoints.options import TARGET, Command, whole
 from entrypoints.supervisor import (
@@ -171,7 +172,7 @@ def _summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
         f"{values['hardware/ceiling_fraction']:.0%} of the matrix-product ceiling"
     )
     for flag in record.flags(measured, spec.dataset):
-        click.echo(f"  {flag}: {record.MEANING[flag]}")
+        click.echo(f"  {meaning(flag)}")
     if "energy/joules" in missing:
         click.echo(f"  energy not measured: {missing['energy/joules']}")
     click.echo(f"run {run_id}; local record {measured.folder}; look: mlflow ui")

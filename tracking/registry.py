@@ -20,7 +20,7 @@ from tracking.store import reachable
 ALIAS = "champion"
 
 # Never a champion: no finished work, or not the real data.
-DISQUALIFYING = frozenset({"CRASHED", "SYNTHETIC"})
+DISQUALIFYING = frozenset({"CRASHED", "DIVERGED", "SYNTHETIC"})
 # These make a time, a rate or an energy doubtful; accuracy, loss and memory stay true.
 DOUBTFUL_TIMES = frozenset(
     {"AUDIT", "LOAD", "STOLEN-CPU", "BATTERY", "LOW-POWER", "THERMAL", "SWAP", "ROSETTA"}

@@ -1,0 +1,121 @@
+"""What a trial's numbers become, from fabricated measurements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.flags import meaning
+from entrypoints import record
+from entrypoints.supervisor import Measured, TrialSpec
+from measurement.energy import Energy
+from measurement.schedule import Condition
+
+SIZES = {"hidden_size": 8, "layers": 2, "batch_size": 4, "train_items": 8, "test_items": 4}
+SPEC = TrialSpec(
+    "mnist", Condition("mlx"), "smoke", SIZES, 0, 2, "mnist", "auto", 0.9, price_per_hour=3600.0
+)
+NO_METER = Energy(None, None, 0.0, "", "not measured: no meter")
+
+
+def measured(device: str = "cpu", **changes: Any) -> Measured:
+    """Two epochs of 1 s and 3 s."""
+    trial = {
+        "epoch_seconds": [1.0, 3.0],
+        "epoch_cpu_seconds": [1.0, 5.0],
+        "epoch_loss": [1.0, 0.5],
+        "first_step_seconds": 0.1,
+        "step_seconds": [0.1] * 10,
+        "latency_seconds": [0.001] * 200,
+        "inference_seconds": [0.5, 0.25, 0.5],
+        "inference_items": 4,
+        "process_peak_bytes": 1000,
+        "device_peak_bytes": None if device == "cpu" else 500,
+        "flops_per_second": 10.0,
+        "ceiling_flops_per_second": 40.0,
+        "completion_ratio": 2.0,
+        "target_seconds": None,
+        "target_epochs": None,
+        "energy_window_epochs": 8,
+        "receipt": {"items": 16},
+        **changes.pop("trial", {}),
+    }
+    numerics = {"blas_name": "mkl", "blas_loaded": "mkl 1", "blas_threads": "2", "tf32": "off"}
+    conditions = {
+        "device": device,
+        "dtype": "float32",
+        "compile": "on",
+        "compile_inference": "on",
+        "numerics": {**numerics, **changes.pop("numerics", {})},
+        "versions": {"framework": "1"},
+        "data": {"name": "mnist"},
+    }
+    state = {
+        "busy_fraction": 0.0,
+        "on_battery": False,
+        "low_power_mode": False,
+        "thermal_pressure": None,
+        "swap_used_fraction": 0.0,
+        "rosetta": False,
+    }
+    base = Measured(
+        folder=Path("."),
+        start_seconds=0.0,
+        events=[],
+        result={"trial": trial, "conditions": conditions, "completed": True},
+        before=state,
+        others_fraction=0.0,
+        stolen_fraction=0.0,
+        energy=NO_METER,
+        energy_window_seconds=0.0,
+        train_window=(0.0, 0.0),
+    )
+    return replace(base, **changes)
+
+
+def test_run_level_values() -> None:
+    found, missing = record.values(measured(), SPEC, None)
+    assert found["train/total_seconds"] == 4.0
+    assert found["train/items_per_second"] == 4.0
+    assert found["inference/items_per_second"] == 8.0
+    assert found["hardware/cpu_percent_mean"] == 150.0
+    assert found["hardware/ceiling_fraction"] == 0.25
+    assert found["cost/usd"] == 4.0
+    assert missing["energy/joules"] == "no meter"
+    assert "censored" in missing["target/seconds"]
+
+
+def test_energy_of_the_window_is_scaled_to_the_timed_epochs() -> None:
+    window = Energy(80.0, 8.0, 10.0, "NVML energy counter", "measured")
+    found, missing = record.values(measured(energy=window), SPEC, None)
+    assert found["energy/joules"] == pytest.approx(80.0 * 2 / 8)
+    assert found["energy/watts_mean"] == 8.0
+    assert "energy/joules" not in missing
+
+
+def test_the_blas_is_a_condition_of_the_cpu_only() -> None:
+    shipped = {"blas_name": "reference", "blas_loaded": "reference 3"}
+    assert record.cell(measured(numerics=shipped), SPEC)["blas_loaded"] == "reference 3"
+    assert "REFERENCE-BLAS" in record.flags(measured(numerics=shipped), "mnist")
+    on_gpu = record.cell(measured("gpu", numerics=shipped), SPEC)
+    assert on_gpu["blas_loaded"] == on_gpu["blas_threads"] == "none (GPU)"
+    assert "REFERENCE-BLAS" not in record.flags(measured("gpu", numerics=shipped), "mnist")
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"others_fraction": 0.5}, "LOAD"),
+        ({"stolen_fraction": 0.5}, "STOLEN-CPU"),
+        ({"trial": {"epoch_loss": [1.0, float("nan")]}}, "DIVERGED"),
+        ({"numerics": {"tf32": "on"}}, "TF32"),
+    ],
+)
+def test_flags(changes: dict[str, Any], flag: str) -> None:
+    assert flag not in record.flags(measured(), "mnist")
+    assert flag in record.flags(measured(**changes), "mnist")
+    assert "SYNTHETIC" in record.flags(measured(), "synthetic")
+    assert meaning(flag).startswith(flag)
