@@ -24,6 +24,7 @@ from entrypoints.supervisor import (
     prepare_data,
     resolve,
 )
+from measurement.errors import InputError
 from measurement.schedule import Condition
 from serving.log import log_model
 from tracking import write
@@ -41,9 +42,12 @@ def execute(spec: TrialSpec, run_id: str, place: record.Place, listen: Listener)
         write.set_tags(run_id, {**place, "flags": "CRASHED", "crash": str(error)[:500]})
         write.finish(run_id, "KILLED" if killed else "FAILED")
         raise
-    write.log_trial(run_id, record.build(measured, spec, place, sampler))
-    log_model(run_id, spec.condition.framework, spec.workload, measured.folder)
-    write.finish(run_id)
+    try:
+        write.log_trial(run_id, record.build(measured, spec, place, sampler))
+        log_model(run_id, spec.condition.framework, spec.workload, measured.folder)
+        write.finish(run_id)
+    except InputError as error:
+        raise InputError(f"{error}. The measurement is kept in {measured.folder}") from None
     return measured
 
 
@@ -184,8 +188,6 @@ def main() -> None:
         click.echo("Error: expected a workload and a framework, as in 'mnist mlx'", err=True)
         sys.exit(2)
     workload, framework, rest = sys.argv[1], sys.argv[2], sys.argv[3:]
-    from measurement.errors import InputError
-
     try:
         models.load(workload, "config")
     except InputError as error:
