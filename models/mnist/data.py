@@ -185,7 +185,7 @@ def _read(path: Path, file: Idx) -> np.ndarray:
     except ValueError as error:
         raise InputError(
             f"{path} {error}; expected the MNIST file, {file.size:,} bytes uncompressed with sha256"
-            f" {file.sha256}: delete it or move it away, then run prepare to get a good one"
+            f" {file.sha256}: delete it or move it away, then run again to fetch a good one"
         ) from error
 
 
@@ -197,7 +197,7 @@ def _split(directory: Path, key: str, items: int) -> dict[str, np.ndarray]:
         if path is None:
             raise InputError(
                 f"{file.name} is not in {directory}; expected it there or in MNIST/raw below it:"
-                " run prepare first"
+                " start a trial or study to fetch it"
             )
         parts[part] = _read(path, file)[:items]
     return _arrays(parts)

@@ -78,7 +78,7 @@ def test_more_items_than_there_are_is_refused(tmp_path, items):
 
 
 def test_load_fetches_nothing(tmp_path):
-    with pytest.raises(InputError, match="run prepare first") as error:
+    with pytest.raises(InputError, match="start a trial or study") as error:
         data.load(CONFIG, "mnist", str(tmp_path))
     assert str(tmp_path) in one_line(error)
     assert files(tmp_path) == {}
