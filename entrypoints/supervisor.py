@@ -62,7 +62,6 @@ class Measured:
     others_fraction: float
     stolen_fraction: float
     energy: energy.Energy
-    energy_window_seconds: float
     train_window: tuple[float, float]
 
 
@@ -197,7 +196,6 @@ def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
             window.start()
         elif event["event"] == "energy_end":
             watch.energy = window.stop()
-            watch.energy_seconds = event["seconds"]
         listen(event)
 
     before = machine.state()
@@ -213,7 +211,6 @@ def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
         others_fraction=watch.others,
         stolen_fraction=watch.stolen,
         energy=watch.energy or window.stop(),
-        energy_window_seconds=watch.energy_seconds,
         train_window=(watch.train_start, watch.train_stop),
     )
     (folder / "config.json").write_text(
@@ -262,7 +259,7 @@ class _Watch:
     """What others did to the machine between the first epoch and the end of training."""
 
     def __init__(self) -> None:
-        self.others = self.stolen = self.train_start = self.train_stop = self.energy_seconds = 0.0
+        self.others = self.stolen = self.train_start = self.train_stop = 0.0
         self.energy: energy.Energy | None = None
         self._load: machine.LoadWindow | None = None
         self._cpu = 0.0

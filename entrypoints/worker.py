@@ -26,7 +26,7 @@ from measurement.audit import completed
 from measurement.errors import InputError
 from measurement.evidence import PROBE_SEED, PROBE_STEPS, Evidence, collect, work_digest
 from measurement.framework import Framework
-from measurement.trial import Plan, Work, run
+from measurement.trial import Plan, Work, matmul_ceiling, run
 from models.batches import epoch_rows
 from models.parameters import draw
 
@@ -176,8 +176,6 @@ def trace(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
 
 def probe(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
     """Which devices a framework has here, its numerics and its matrix-product rate on each."""
-    from measurement.trial import matmul_ceiling
-
     found: list[dict[str, Any]] = []
     for device in ("cpu", "gpu"):
         try:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -41,7 +40,6 @@ class Record:
     points: Sequence[Point]
     dataset: Mapping[str, str]
     files: Path
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def begin(kind: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:

@@ -70,7 +70,6 @@ def measured(device: str = "cpu", **changes: Any) -> Measured:
         others_fraction=0.0,
         stolen_fraction=0.0,
         energy=NO_METER,
-        energy_window_seconds=0.0,
         train_window=(0.0, 0.0),
     )
     return replace(base, **changes)
