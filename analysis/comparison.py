@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import fairness, flags, statistic, wording
+from analysis import fairness, flags, statistics, wording
 from analysis.convergence import arrivals, targets
-from analysis.diagnostics import autocorrelation, order_effect, resolution
 from analysis.findings import ArmSummary, Comparison, Findings, Point
 from analysis.flags import BLOCKING, MINIMUM_PAIRS, Flag
-from analysis.statistic import Ratio
+from analysis.statistics import Ratio
+from analysis.statistics.diagnostics import autocorrelation, order_effect, resolution
 from analysis.table import Table, build, records
 from measurement.errors import InputError
 from tracking.names import METRICS
@@ -127,7 +127,7 @@ def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag
         base,
         points=points,
         ratio=ratio,
-        same=statistic.equivalence(first, second, table.study.margin),
+        same=statistics.equivalence(first, second, table.study.margin),
         p=ratio.p,
         wins=_wins(ratio, about.better),
         flags=(
@@ -143,11 +143,11 @@ def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag
 
 def _ratio(metric: str, first: list[float], second: list[float], pairs: fairness.Pairs) -> Ratio:
     if not metric.startswith("inference/latency_seconds_p"):
-        return statistic.paired_ratio(first, second)
+        return statistics.paired_ratio(first, second)
     calls = min(
         int(row.receipt["latency_calls"]) for _, a, b in pairs for row in (a, b) if row.receipt
     )
-    return statistic.percentile_ratio(first, second, calls, int(metric.rsplit("_p", 1)[1]))
+    return statistics.percentile_ratio(first, second, calls, int(metric.rsplit("_p", 1)[1]))
 
 
 def _wins(ratio: Ratio, better: str | None) -> int | None:
@@ -228,7 +228,7 @@ def _with_family(found: list[Comparison], study: Study) -> list[Comparison]:
     members = [c for c in found if c.role == "headline" and c.metric in metrics and c.p is not None]
     size = len(metrics) * sum(pairing.role == "headline" for pairing in study.comparisons)
     # Declared rows that came to nothing stay in the family, as p = 1: it was fixed beforehand.
-    adjusted = statistic.holm([c.p or 0.0 for c in members] + [1.0] * (size - len(members)))
+    adjusted = statistics.holm([c.p or 0.0 for c in members] + [1.0] * (size - len(members)))
     by_row = {
         (c.numerator, c.denominator, c.metric): p
         for c, p in zip(members, adjusted[: len(members)], strict=True)
@@ -239,7 +239,7 @@ def _with_family(found: list[Comparison], study: Study) -> list[Comparison]:
         if p is None or c.role != "headline" or c.ratio is None:
             done.append(c)
             continue
-        needed, warnings = statistic.holm_pairs(size), c.flags
+        needed, warnings = statistics.holm_pairs(size), c.flags
         if c.ratio.n < needed:
             warnings += (flags.holm_few(c.ratio.n, size, needed),)
         done.append(replace(c, p=p, family=size, flags=warnings))
@@ -291,7 +291,7 @@ def _notes(table: Table, found: list[Comparison]) -> tuple[str, ...]:
     )
     sizes = sorted({c.ratio.n for c in found if c.ratio is not None})
     if sizes:
-        share = wording.percent(statistic.rare_share(sizes[0]))
+        share = wording.percent(statistics.rare_share(sizes[0]))
         notes.append(f"With {sizes[0]} runs a slow mode rarer than {share} can stay unseen (RARE).")
         if sizes[0] < 2 * MINIMUM_PAIRS:
             notes.append(

@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis import fairness
 from analysis.findings import Target
-from analysis.survival import Arrival, arrival, log_rank
+from analysis.statistics.survival import Arrival, arrival, log_rank
 from analysis.table import Table
 
 if TYPE_CHECKING:

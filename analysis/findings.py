@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.flags import Flag
-from analysis.statistic import Equivalence, Ratio
-from analysis.survival import Arrival, LogRank
+from analysis.statistics import Equivalence, Ratio
+from analysis.statistics.survival import Arrival, LogRank
 
 if TYPE_CHECKING:
     from tracking.read import Study

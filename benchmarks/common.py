@@ -18,7 +18,7 @@ from typing import Any
 
 import frameworks
 import models
-from analysis.statistic import Ratio, paired_ratio
+from analysis.statistics import Ratio, paired_ratio
 from entrypoints.supervisor import environment
 from entrypoints.worker import Session
 from measurement import blas, machine, schedule

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
-from analysis.statistic import Ratio
+from analysis.statistics import Ratio
 from benchmarks import common
 from entrypoints.worker import Session
 from measurement import blas, trial

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.statistic import Ratio
+from analysis.statistics import Ratio
 from benchmarks import common, peers
 from benchmarks.common import Samples
 from benchmarks.peers import Peer

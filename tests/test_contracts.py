@@ -24,7 +24,7 @@ SEEDS = [
     ("layers", "analysis/seeded.py", "import models"),
     ("layers", "models/seeded.py", "import analysis"),
     ("layers", "tracking/seeded.py", "import serving"),
-    ("analysis", "analysis/statistic.py", "import analysis.comparison"),
+    ("analysis", "analysis/statistics/ratio.py", "import analysis.comparison"),
     ("analysis", "analysis/comparison.py", "import analysis.report"),
     ("torch", "measurement/trial.py", "import torch"),
     ("torch", "frameworks/__init__.py", "import torch"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.diagnostics import autocorrelation
-from analysis.statistic import equivalence, paired_ratio, unpaired_ratio
+from analysis.statistics import equivalence, paired_ratio, unpaired_ratio
+from analysis.statistics.diagnostics import autocorrelation
 
 REPLICATES = 2000
 

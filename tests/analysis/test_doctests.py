@@ -10,19 +10,20 @@ import pytest
 
 import analysis
 
-MODULES = [module.name for module in pkgutil.iter_modules(analysis.__path__)]
+MODULES = [module.name for module in pkgutil.walk_packages(analysis.__path__, "analysis.")]
+STATISTICS = [name for name in MODULES if name.startswith("analysis.statistics.")]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
-    module = importlib.import_module(f"analysis.{name}")
+    module = importlib.import_module(name)
     result = doctest.testmod(module)
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("name", ["statistic", "diagnostics", "survival", "orderstat"])
+@pytest.mark.parametrize("name", STATISTICS)
 def test_every_public_function_has_an_example(name):
-    module = importlib.import_module(f"analysis.{name}")
+    module = importlib.import_module(name)
     without = [
         key
         for key, value in vars(module).items()

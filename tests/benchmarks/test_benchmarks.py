@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import frameworks
-from analysis.statistic import paired_ratio
+from analysis.statistics import paired_ratio
 from benchmarks import harness_cost, mnist_peers
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis import flags
 from analysis.flags import Flag
-from analysis.statistic import Ratio, positive, unpaired_ratio
+from analysis.statistics.ratio import Ratio, positive, unpaired_ratio
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def resolution(same_arm: Ratio) -> float | None:
 
     Formula: sqrt(high / low) - 1, the half-width on the log scale.
 
-    >>> from analysis.statistic import paired_ratio
+    >>> from analysis.statistics.ratio import paired_ratio
     >>> a_a = paired_ratio([1.00, 1.02, 0.98, 1.01, 0.99, 1.00], [1.0] * 6)
     >>> f"{resolution(a_a):.3f}"
     '0.017'

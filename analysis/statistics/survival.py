@@ -14,7 +14,7 @@ from scipy import stats
 
 from analysis import flags
 from analysis.flags import MINIMUM_PAIRS, Flag
-from analysis.orderstat import interval
+from analysis.statistics.orderstat import interval
 from measurement.errors import InputError
 
 MINIMUM_RUNS = 4

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.survival import arrival, log_rank, log_rank_scores
+from analysis.statistics.survival import arrival, log_rank, log_rank_scores
 from measurement.errors import InputError
 
 INF = float("inf")

@@ -8,13 +8,13 @@ Values are positive and in any unit, the same for both arms; ratios have none.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from analysis import flags
 from analysis.flags import MINIMUM_PAIRS, Flag
-from analysis.orderstat import interval
+from analysis.statistics.orderstat import interval
 from measurement.errors import InputError
 
 Limits = Callable[[float], tuple[float, float]]  # one side's error -> limits on the log scale
@@ -234,65 +234,6 @@ def equivalence(
     edge = float(np.log1p(margin))
     inside = -edge < low and high < edge
     return Equivalence(inside, margin, float(np.exp(low)), float(np.exp(high)), len(a))
-
-
-def run_percentile(latencies: Sequence[float] | np.ndarray, percentile: int = 90) -> float:
-    """One run's percentile, linear between order statistics; never pool calls of two runs.
-
-    >>> run_percentile(range(1, 102))
-    91.0
-    """
-    return float(np.quantile(np.asarray(latencies, dtype=np.float64), percentile / 100))
-
-
-def percentile_ratio(
-    first: Sequence[float] | np.ndarray,
-    second: Sequence[float] | np.ndarray,
-    calls: int,
-    percentile: int = 90,
-    confidence: float = 0.95,
-) -> Ratio:
-    """Q5: paired ratio of per-run latency percentiles, for example p90.
-
-    first, second: each run's own percentile (`run_percentile`), in pairs; calls: the fewest timed
-    calls of any run. Pooling the calls of several runs gives 43 to 73 % false positives. Flag
-    FEW-LATENCIES unless ten calls lie beyond the percentile (100 calls for p90, 1000 for p99).
-
-    >>> r = percentile_ratio([1.0] * 6, [1.1, 1.2, 1.1, 1.2, 1.1, 1.2], calls=50)
-    >>> [flag.name for flag in r.warnings]
-    ['FEW-LATENCIES', 'RARE']
-    """
-    ratio = paired_ratio(first, second, confidence)
-    wanted = max(100, round(10 / (1 - percentile / 100)))
-    if calls >= wanted:
-        return ratio
-    flag = flags.few_latencies(calls, wanted, percentile)
-    return replace(ratio, warnings=(flag, *ratio.warnings))
-
-
-def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Q8: Holm's step-down adjustment (Holm 1979) of one declared family of p-values.
-
-    Sorted ascending: adjusted_(i) = max over j <= i of min(1, (m - j + 1) p_(j)).
-
-    >>> [round(p, 6) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    ascending = np.argsort(p, kind="stable")
-    scaled = (len(p) - np.arange(len(p))) * p[ascending]
-    adjusted = np.empty_like(p)
-    adjusted[ascending] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return tuple(float(value) for value in adjusted)
-
-
-def holm_pairs(family: int, alpha: float = 0.05) -> int:
-    """Pairs needed before any row of a family can survive Holm: ceil(1 + log2(m / alpha)).
-
-    >>> [holm_pairs(m) for m in (1, 10, 20, 100)]
-    [6, 9, 10, 12]
-    """
-    return int(np.ceil(1 + np.log2(family / alpha)))
 
 
 def rare_share(n: int) -> float:

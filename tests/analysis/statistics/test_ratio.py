@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.diagnostics import autocorrelation, order_effect, resolution
-from analysis.orderstat import interval, nyblom
-from analysis.statistic import (
+from analysis.statistics import (
     equivalence,
     holm,
     holm_pairs,
@@ -23,9 +21,11 @@ from analysis.statistic import (
     run_percentile,
     unpaired_ratio,
 )
+from analysis.statistics.diagnostics import autocorrelation, order_effect, resolution
+from analysis.statistics.orderstat import interval, nyblom
 from measurement.errors import InputError
 
-M1 = json.loads((Path(__file__).parent / "data" / "m1_iter_total.json").read_text())
+M1 = json.loads((Path(__file__).parents[1] / "data" / "m1_iter_total.json").read_text())
 MLX, TORCH = M1["mlx_gpu"], M1["pytorch_mps"]
 
 
