@@ -97,17 +97,28 @@ def samples(run_id: str) -> dict[str, np.ndarray]:
     return {name: np.asarray(values, np.float64) for name, values in series.items()}
 
 
+def studies() -> list[Study]:
+    """The designs of every study of the store, newest first; a resumed study is listed once."""
+    runs = sorted(_search(f"tags.{names.KIND} = 'study'"), key=lambda run: run.info.start_time)
+    first = {}
+    for run in runs:  # a resumed study keeps its first design
+        first.setdefault(run.data.tags["study"], run)
+    return [_study(run) for run in reversed(first.values())]
+
+
 def study(name: str | None) -> Study:
     """A study's design by name; None is the newest. Raises InputError listing those there are."""
-    runs = sorted(
-        _search(f"tags.{names.KIND} = 'study'"), key=lambda run: run.info.start_time, reverse=True
+    known = studies()
+    for found in known:
+        if name is None or found.name == name:
+            return found
+    listed = (
+        ", ".join(found.name for found in known[:10]) or "none yet; start one with 'mlflow run .'"
     )
-    known = list(dict.fromkeys(run.data.tags["study"] for run in runs))
-    chosen = [run for run in runs if name is None or run.data.tags["study"] == name]
-    if not chosen:
-        listed = ", ".join(known[:10]) or "none yet; start one with 'mlflow run .'"
-        raise InputError(f"no study named '{name or 'latest'}' in this store; there are: {listed}")
-    run = chosen[-1] if name is not None else chosen[0]  # a resumed study keeps its first design
+    raise InputError(f"no study named '{name or 'latest'}' in this store; there are: {listed}")
+
+
+def _study(run: Run) -> Study:
     design = json.loads(run.data.tags["design"])
     return Study(
         name=run.data.tags["study"],
