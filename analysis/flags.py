@@ -59,6 +59,16 @@ def not_interleaved(sentence: str = "The arms were not run in random order in pa
     return Flag("NOT-INTERLEAVED", sentence, "Measure both arms in one `study`.")
 
 
+def two_sessions() -> Flag:
+    """TWO-SESSIONS: a control takes out what the machine did to both arms, and no more."""
+    return Flag(
+        "TWO-SESSIONS",
+        "The versions ran in two sessions; one control removes what slowed both frameworks alike, "
+        "not what changed for this framework alone (drivers, other packages).",
+        "Run both versions as arms of one study.",
+    )
+
+
 def few_latencies(fewest: int, wanted: int, percentile: int) -> Flag:
     """FEW-LATENCIES: fewer than ten calls of a run lie beyond the percentile."""
     return Flag(

@@ -7,6 +7,7 @@
 | Q3 are they the same | `equivalence` |
 | Q5 latency percentile of a run | `run_percentile`, `percentile_ratio` |
 | Q6 time to a target that some runs miss | `arrival`, `log_rank` |
+| a change between two sessions with a control in both | `change_ratio` |
 | Q8 many tests at once | `holm`, `holm_pairs` |
 | Q10 are the runs independent | `autocorrelation` |
 
@@ -15,6 +16,7 @@ Nothing here knows a run, a file or a framework; random state is always passed i
 
 from __future__ import annotations
 
+from analysis.statistics.change import Change, change_ratio
 from analysis.statistics.diagnostics import (
     Autocorrelation,
     autocorrelation,
@@ -37,11 +39,13 @@ from analysis.statistics.survival import Arrival, LogRank, arrival, log_rank
 __all__ = [
     "Arrival",
     "Autocorrelation",
+    "Change",
     "Equivalence",
     "LogRank",
     "Ratio",
     "arrival",
     "autocorrelation",
+    "change_ratio",
     "equivalence",
     "holm",
     "holm_pairs",
