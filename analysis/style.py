@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, NullFormatter
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.axis import Axis  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
+
+from analysis.findings import Drawing  # noqa: E402
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -61,6 +68,21 @@ def style(theme: Theme) -> Iterator[None]:
     }
     with plt.rc_context(settings):
         yield
+
+
+def drawing(name: str, title: str, alt: str, plan: Callable[[Theme], Figure]) -> Drawing:
+    """A figure drawn twice, on white and for dark screens, as PNG bytes."""
+    return Drawing(name, title, alt, png(plan, LIGHT), png(plan, DARK))
+
+
+def png(plan: Callable[[Theme], Figure], theme: Theme) -> bytes:
+    """A figure in one theme."""
+    with style(theme):
+        figure = plan(theme)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150, facecolor=theme.back)
+        plt.close(figure)
+    return buffer.getvalue()
 
 
 def log_if_wide(axes: Axes, axis: str, low: float, high: float) -> None:
