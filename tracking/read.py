@@ -40,6 +40,7 @@ class Row:
     metrics: dict[str, float]
     not_measured: dict[str, str]
     source: str
+    facts: dict[str, str] = field(default_factory=dict)  # of the machine, as recorded
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,7 @@ def _row(run: Run) -> Row:
         metrics={k: v for k, v in run.data.metrics.items() if not k.startswith("system/")},
         not_measured=_json(tags.get("not_measured")) or {},
         source=tags.get("source", "measured"),
+        facts={key: value for key, value in tags.items() if key.startswith("machine_")},
     )
 
 
