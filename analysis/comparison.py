@@ -228,10 +228,12 @@ def _with_family(found: list[Comparison], study: Study) -> list[Comparison]:
     members = [c for c in found if c.role == "headline" and c.metric in metrics and c.p is not None]
     size = len(metrics) * sum(pairing.role == "headline" for pairing in study.comparisons)
     # Declared rows that came to nothing stay in the family, as p = 1: it was fixed beforehand.
-    adjusted = statistics.holm([c.p or 0.0 for c in members] + [1.0] * (size - len(members)))
+    if not size:
+        return found
+    family = statistics.holm([c.p or 0.0 for c in members] + [1.0] * (size - len(members)))
     by_row = {
         (c.numerator, c.denominator, c.metric): p
-        for c, p in zip(members, adjusted[: len(members)], strict=True)
+        for c, p in zip(members, family.adjusted[: len(members)], strict=True)
     }
     done = []
     for c in found:
@@ -239,7 +241,7 @@ def _with_family(found: list[Comparison], study: Study) -> list[Comparison]:
         if p is None or c.role != "headline" or c.ratio is None:
             done.append(c)
             continue
-        needed, warnings = statistics.holm_pairs(size), c.flags
+        needed, warnings = family.needed_pairs, c.flags
         if c.ratio.n < needed:
             warnings += (flags.holm_few(c.ratio.n, size, needed),)
         done.append(replace(c, p=p, family=size, flags=warnings))

@@ -23,8 +23,8 @@ class Flag:
         return f"{self.name}: {self.sentence}" + (f" {self.remedy}" if self.remedy else "")
 
 
-def few(n: int, what: str = "pairs") -> Flag:
-    """FEW: under six no order-statistic interval at 95 % exists.
+def few(n: int, what: str = "pairs", needed: int = MINIMUM_PAIRS, confidence: float = 0.95) -> Flag:
+    """FEW: no order-statistic interval exists (under six at 95 %), so there is no verdict.
 
     >>> few(5).sentence
     '5 pairs: even min...max covers only 93.75 % and p < 0.05 is out of reach.'
@@ -33,10 +33,12 @@ def few(n: int, what: str = "pairs") -> Flag:
         sentence = f"{n} {what}: nothing is known about the spread."
     else:
         covered = f"{100 * (1 - 2.0 ** (1 - n)):.2f}".rstrip("0").rstrip(".")
+        out_of_reach = f"{1 - confidence:.2g}"
         sentence = (
-            f"{n} {what}: even min...max covers only {covered} % and p < 0.05 is out of reach."
+            f"{n} {what}: even min...max covers only {covered} % "
+            f"and p < {out_of_reach} is out of reach."
         )
-    return Flag("FEW", sentence, f"Run at least {MINIMUM_PAIRS} {what}; 20 to 30 are advised.")
+    return Flag("FEW", sentence, f"Run at least {needed} {what}; 20 to 30 are advised.")
 
 
 def rare(n: int, share: float) -> Flag:
@@ -51,6 +53,65 @@ def split(geometric_mean: float) -> Flag:
         f"The ratio of geometric means, {geometric_mean:.4g}, lies outside the interval: "
         "the typical and the average run disagree.",
         "Look at the slow runs of each arm.",
+    )
+
+
+def average(n: int, share: float) -> Flag:
+    """AVERAGE: said with every average; it may stand beside the typical run, never alone."""
+    return Flag(
+        "AVERAGE",
+        f"An average follows its slowest runs: {n} runs can miss a slow mode rarer than "
+        f"{100 * share:.0f} %, and an interval of an average then misses the truth.",
+        "Read the ratio of a typical run first.",
+    )
+
+
+def average_few(n: int, needed: int) -> Flag:
+    """AVERAGE-FEW: the number may be shown, without an interval."""
+    return Flag(
+        "AVERAGE-FEW",
+        f"{n} runs: an average has no honest interval under {needed}.",
+        f"Run {needed}.",
+    )
+
+
+def tail_few(n: int, needed: int, percentile: float) -> Flag:
+    """P90-FEW: the limit of a percentile over runs would lie beyond the slowest run.
+
+    >>> tail_few(35, 36, 90).sentence
+    '35 runs in an arm: the interval of the p90 over runs has no outer limit under 36.'
+    """
+    return Flag(
+        f"P{percentile:g}-FEW",
+        f"{n} runs in an arm: the interval of the p{percentile:g} over runs has no outer limit "
+        f"under {needed}.",
+        f"Run {needed} in each arm.",
+    )
+
+
+def k_few(machines: int, refused: bool) -> Flag:
+    """K-FEW: under three machines the claim is on these machines only; under six it is loose."""
+    noun = "machine" if machines == 1 else "machines"
+    sentence = (
+        f"{machines} {noun}: these machines only, no claim about others."
+        if refused
+        else f"{machines} machines: one unlike the rest can be missed, and the interval is wide."
+    )
+    return Flag("K-FEW", sentence, "Measure on 6 or more.")
+
+
+ANYTIME = Flag(
+    "ANYTIME",
+    "May be looked at after every pair and stopped at any; wider than an interval for a planned n.",
+)
+
+
+def anytime_few(n: int, needed: int) -> Flag:
+    """FEW: an interval for any number of looks needs more pairs than a planned one."""
+    return Flag(
+        "FEW",
+        f"{n} pairs: an interval that may be looked at after every pair is infinite under {needed}.",
+        "Run more pairs.",
     )
 
 
@@ -69,11 +130,11 @@ def two_sessions() -> Flag:
     )
 
 
-def few_latencies(fewest: int, wanted: int, percentile: int) -> Flag:
+def few_latencies(fewest: int, wanted: int, percentile: float) -> Flag:
     """FEW-LATENCIES: fewer than ten calls of a run lie beyond the percentile."""
     return Flag(
         "FEW-LATENCIES",
-        f"p{percentile} of a run rests on {fewest} calls; {wanted} would put ten beyond it.",
+        f"p{percentile:g} of a run rests on {fewest} calls; {wanted} would put ten beyond it.",
         "Raise the number of timed calls.",
     )
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from analysis import flags
 from analysis.flags import Flag
-from analysis.statistics.ratio import Ratio, positive, unpaired_ratio
+from analysis.statistics.checks import Values, positive
+from analysis.statistics.ratio import Ratio, unpaired_ratio
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def resolution(same_arm: Ratio) -> float | None:
     return float(np.sqrt(same_arm.high / same_arm.low) - 1)
 
 
-def order_effect(ratios: Sequence[float] | np.ndarray, first_ran_first: Sequence[bool]) -> Ratio:
+def order_effect(ratios: Values, first_ran_first: Sequence[bool]) -> Ratio:
     """Carry-over: ratios of the pairs in which the first arm ran first over those of the others.
 
     Q1' on the two groups. An interval that excludes 1 raises ORDER. With under 6 pairs in either
@@ -61,7 +62,7 @@ def order_effect(ratios: Sequence[float] | np.ndarray, first_ran_first: Sequence
 
 
 def autocorrelation(
-    values_in_time_order: Sequence[float] | np.ndarray,
+    values_in_time_order: Values,
     rng: np.random.Generator,
     arm: str = "the arm",
     permutations: int = 9999,

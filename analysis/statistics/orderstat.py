@@ -7,15 +7,21 @@ Sources: Hettmansperger & Sheather 1986 (Statist. Probab. Lett. 4) for the media
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from functools import lru_cache
+from math import floor, inf, isinf, log
 
 import numpy as np
 from scipy import stats
 
 
-@lru_cache(maxsize=256)
-def _tails(n: int, q: float) -> tuple[float, ...]:
-    """T_r = P(B <= r - 1) for r = 0...n with B ~ Binomial(n, q)."""
+@lru_cache(maxsize=1024)
+def tails(n: int, q: float) -> tuple[float, ...]:
+    """T_r = P(B <= r - 1) for r = 0...n with B ~ Binomial(n, q).
+
+    >>> tails(3, 0.5)
+    (0.0, 0.125, 0.5, 0.875)
+    """
     return (0.0, *(float(t) for t in stats.binom.cdf(np.arange(n), n, q)))
 
 
@@ -36,41 +42,52 @@ def nyblom(n: int, q: float, tail: float) -> tuple[int, float]:
     >>> nyblom(5, 0.5, 0.025)[0]
     0
     """
-    tails = _tails(n, q)
-    r = bisect_right(tails, tail) - 1
+    at = tails(n, q)
+    r = bisect_right(at, tail) - 1
     if r == 0:
         return 0, 0.0
-    above = tail - tails[r]
+    above = tail - at[r]
     if r == n or above == 0.0:
         return r, 0.0
-    return r, 1 / (1 + r * (1 - q) / ((n - r) * q) * (tails[r + 1] - tail) / above)
+    return r, 1 / (1 + r * (1 - q) / ((n - r) * q) * (at[r + 1] - tail) / above)
 
 
-def interval(ordered: np.ndarray, q: float, tail: float) -> tuple[float, float]:
+def interval(ordered: Sequence[float] | np.ndarray, q: float, tail: float) -> tuple[float, float]:
     """Limits of the `q` quantile of ascending values; infinite where the sample cannot give one.
 
     Values may end in +inf (a run that never arrived): an upper limit that touches one is infinite.
     The upper limit is the lower limit of the mirrored sample.
 
-    >>> interval(np.arange(1.0, 7.0), 0.5, 0.025)
+    >>> interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 0.5, 0.025)
     (1.3571428571428572, 5.642857142857142)
-    >>> interval(np.arange(1.0, 6.0), 0.5, 0.025)
+    >>> interval([1.0, 2.0, 3.0, 4.0, 5.0], 0.5, 0.025)
     (-inf, inf)
     """
     n = len(ordered)
-    return (
-        _limit(ordered, *nyblom(n, q, tail), missing=-np.inf),
-        _limit(ordered[::-1], *nyblom(n, 1 - q, tail), missing=np.inf),
-    )
+    low, high = -inf, inf
+    rank, weight = nyblom(n, q, tail)
+    if rank:
+        low = _between(ordered[rank - 1], ordered[min(rank, n - 1)], weight)
+    rank, weight = nyblom(n, 1 - q, tail)
+    if rank:
+        high = _between(ordered[n - rank], ordered[max(n - rank - 1, 0)], weight)
+    return low, high
 
 
-def _limit(ordered: np.ndarray, rank: int, weight: float, missing: float) -> float:
-    if rank == 0:
-        return missing
-    inner = float(ordered[rank - 1])
-    if weight == 0.0:  # also keeps 0 * inf out
-        return inner
-    outer = float(ordered[rank])
-    if np.isinf(inner) or np.isinf(outer):  # no way between them: take the cautious one
-        return inner
-    return (1 - weight) * inner + weight * outer
+def _between(inner: float, outer: float, weight: float) -> float:
+    if weight == 0.0 or isinf(inner) or isinf(outer):  # no way to infinity: the cautious end
+        return float(inner)
+    return float((1 - weight) * inner + weight * outer)
+
+
+def runs_needed(q: float, tail: float) -> int:
+    """The fewest runs whose minimum...maximum is an interval of the `q` quantile.
+
+    Formula: the smallest n with max(q, 1 - q)^n <= tail.
+
+    >>> runs_needed(0.5, 0.025), runs_needed(0.9, 0.025), runs_needed(0.99, 0.025)
+    (6, 36, 368)
+    """
+    outer = max(q, 1 - q)
+    n = floor(log(tail) / log(outer))
+    return n if outer**n <= tail else n + 1

@@ -14,6 +14,7 @@ from scipy import stats
 
 from analysis import flags
 from analysis.flags import MINIMUM_PAIRS, Flag
+from analysis.statistics.checks import Values, numbers
 from analysis.statistics.orderstat import interval
 from measurement.errors import InputError
 
@@ -27,8 +28,8 @@ class Arrival:
 
     times, waiting: steps of the Kaplan-Meier curve, the share of runs still on the way from each
     time on. median, low, high: median time with infinity for "never", and its order-statistic
-    interval (None under six runs; may end at infinity). arrived of n runs; share with its
-    Clopper-Pearson interval. budgets: the times at which runs that never arrived were stopped.
+    interval (None under six runs; may end at infinity). expected: `expected_time` with restarts.
+    arrived of n runs; share with its Clopper-Pearson interval. budgets: the times at which runs that never arrived were stopped.
     """
 
     times: tuple[float, ...]
@@ -36,6 +37,7 @@ class Arrival:
     median: float
     low: float | None
     high: float | None
+    expected: float
     arrived: int
     n: int
     share_low: float
@@ -53,12 +55,13 @@ class LogRank:
     refused: str | None
 
 
-def _checked(times: Sequence[float] | np.ndarray, budgets: Sequence[float]) -> None:
-    t, b = np.asarray(times, dtype=np.float64), np.asarray(budgets, dtype=np.float64)
+def _checked(times: Values, budgets: Values) -> tuple[np.ndarray, np.ndarray]:
+    t, b = numbers(times, "times"), numbers(budgets, "budgets")
     if not len(t) or t.shape != b.shape:
         raise InputError(f"one time and one budget a run: got {len(t)} times, {len(b)} budgets")
     if np.isnan(t).any() or (t <= 0).any() or not np.isfinite(b).all() or (b <= 0).any():
         raise InputError("times and budgets must be above 0; only a time may be infinite (never)")
+    return t, b
 
 
 def arrival(times: Sequence[float], budgets: Sequence[float], confidence: float = 0.95) -> Arrival:
@@ -72,8 +75,7 @@ def arrival(times: Sequence[float], budgets: Sequence[float], confidence: float 
     >>> a.median, a.arrived, a.n, round(a.share_low, 3), a.high
     (4.5, 5, 6, 0.359, inf)
     """
-    _checked(times, budgets)
-    t, budget = np.asarray(times, dtype=np.float64), np.asarray(budgets, dtype=np.float64)
+    t, budget = _checked(times, budgets)
     never = np.isinf(t)
     n, arrived = len(t), int(np.sum(~never))
     sample = stats.CensoredData.right_censored(np.where(never, budget, t), never)
@@ -90,6 +92,7 @@ def arrival(times: Sequence[float], budgets: Sequence[float], confidence: float 
         median=float(np.median(t)),
         low=low,
         high=high,
+        expected=expected_time(times, budgets),
         arrived=arrived,
         n=n,
         share_low=float(share.low),
@@ -97,6 +100,24 @@ def arrival(times: Sequence[float], budgets: Sequence[float], confidence: float 
         budgets=tuple(float(x) for x in budget[never]),
         warnings=() if arrived == n else (flags.never(n - arrived, n),),
     )
+
+
+def expected_time(times: Values, budgets: Values) -> float:
+    """Time until success for who starts again after every failure: ERT of the COCO platform.
+
+    Formula: all time spent / runs that arrived, where a run that never arrived spent its budget;
+    infinity if none arrived (Hansen et al. 2010, doi 10.1145/1830761.1830790). It orders arms
+    rightly where a median of those that arrived rewards failing. Same unit as the times. Two arms
+    compare only at equal budgets. InputError: as `arrival`.
+
+    >>> expected_time([3.0, 5.0, float("inf")], budgets=[10.0] * 3)
+    9.0
+    """
+    t, budget = _checked(times, budgets)
+    never = np.isinf(t)
+    if never.all():
+        return float("inf")
+    return float(np.where(never, budget, t).sum() / np.count_nonzero(~never))
 
 
 def log_rank_scores(times: np.ndarray, events: np.ndarray) -> np.ndarray:
@@ -130,10 +151,8 @@ def log_rank(
     >>> round(log_rank(fast, slow, [9.0] * 4, [9.0] * 4, np.random.default_rng(1)).p, 4)
     0.0286
     """
-    _checked(first, first_budgets)
-    _checked(second, second_budgets)
-    t = np.concatenate([first, second]).astype(np.float64)
-    budget = np.concatenate([first_budgets, second_budgets]).astype(np.float64)
+    one, other = _checked(first, first_budgets), _checked(second, second_budgets)
+    t, budget = (np.concatenate(both) for both in zip(one, other, strict=True))
     events = np.isfinite(t)
     scores = log_rank_scores(np.where(events, t, budget), events)
     a, b = scores[: len(first)], scores[len(first) :]

@@ -221,9 +221,9 @@ def test_percentiles_are_taken_inside_runs():
 
 
 def test_holm():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
-    assert holm([0.01, 0.02, 0.03, 0.04]) == pytest.approx((0.04, 0.06, 0.06, 0.06))
-    assert holm([0.8, 0.9]) == (1, 1)
+    assert holm([0.01, 0.04, 0.03]).adjusted == pytest.approx((0.03, 0.06, 0.06))
+    assert holm([0.01, 0.02, 0.03, 0.04]).adjusted == pytest.approx((0.04, 0.06, 0.06, 0.06))
+    assert holm([0.8, 0.9]).adjusted == (1, 1)
     assert [holm_pairs(m) for m in (1, 10, 20, 100)] == [6, 9, 10, 12]
 
 
