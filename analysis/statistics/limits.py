@@ -15,7 +15,7 @@ from math import inf, nextafter, sqrt
 import numpy as np
 from scipy.optimize import brentq
 
-from analysis.statistics.orderstat import interval, tails
+from analysis.statistics.orderstat import interval, point, tails
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,17 @@ class Limits:
 UNKNOWN = Limits(lambda tail: (-inf, inf), (0.5,))
 
 
-def of_quantile(values: np.ndarray, q: float) -> Limits:
-    """Limits of the `q` quantile of one arm, by interpolated order statistics.
+def of_quantile(values: np.ndarray, q: float) -> tuple[float, Limits]:
+    """The `q` quantile of one arm with its limits, by interpolated order statistics.
 
-    >>> of_quantile(np.arange(1.0, 7.0), 0.5).at(0.025)
-    (1.3571428571428572, 5.642857142857142)
+    >>> median, limits = of_quantile(np.arange(1.0, 7.0), 0.5)
+    >>> median, limits.at(0.025)
+    (3.5, (1.3571428571428572, 5.642857142857142))
     """
     ordered = np.sort(values).tolist()
-    return Limits(lambda tail: interval(ordered, q, tail), _kinks(len(ordered), q))
+    return point(ordered, q), Limits(
+        lambda tail: interval(ordered, q, tail), _kinks(len(ordered), q)
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -51,7 +54,7 @@ def _kinks(n: int, q: float) -> tuple[float, ...]:
 
 
 def mover(
-    estimates: Sequence[float], limits: Sequence[Limits], weights: Sequence[float]
+    estimates: Sequence[tuple[float, Limits]], weights: Sequence[float]
 ) -> tuple[float, Limits]:
     """Sum of weighted independent estimates, with limits.
 
@@ -59,17 +62,17 @@ def mover(
     of a positive weight and the upper one of a negative weight for the lower limit of the sum.
 
     >>> one = of_quantile(np.arange(1.0, 7.0), 0.5)
-    >>> total, joined = mover([3.5, 3.5], [one, one], [1, -1])
+    >>> total, joined = mover([one, one], [1, -1])
     >>> total, round(joined.at(0.025)[1], 6)
     (0.0, 3.030458)
     """
-    total = sum(w * e for w, e in zip(weights, estimates, strict=True))
-    parts = tuple(zip(estimates, limits, weights, strict=True))
+    parts = [(e, limits.at, w) for (e, limits), w in zip(estimates, weights, strict=True)]
+    total = sum(weight * estimate for estimate, _, weight in parts)
 
     def at(tail: float) -> tuple[float, float]:
         down = up = 0.0
-        for estimate, part, weight in parts:
-            low, high = part.at(tail)
+        for estimate, limits_at, weight in parts:
+            low, high = limits_at(tail)
             # Close to tail 0.5 a skew quantile's limit can pass its estimate: no distance then.
             below, above = max(estimate - low, 0.0), max(high - estimate, 0.0)
             if weight < 0:
@@ -78,10 +81,9 @@ def mover(
             up += (weight * above) ** 2
         return total - sqrt(down), total + sqrt(up)
 
-    kinks = limits[0].kinks
-    if any(part.kinks != kinks for part in limits[1:]):
-        kinks = tuple(sorted({kink for part in limits for kink in part.kinks}))
-    return total, Limits(at, kinks)
+    kinks = {limits.kinks for _, limits in estimates}
+    every = kinks.pop() if len(kinks) == 1 else tuple(sorted({k for some in kinks for k in some}))
+    return total, Limits(at, every)
 
 
 def smallest_tail(margin: Callable[[float], float], kinks: Sequence[float]) -> float | None:
@@ -109,7 +111,7 @@ def p_by_inversion(limits: Limits) -> float:
     So interval and verdict never disagree. All of n values on one side give 2**(1 - n); 1 if even
     the interval of alpha = 1 holds 0.
 
-    >>> p_by_inversion(of_quantile(np.log([1.1, 1.2, 1.3, 1.4, 1.5, 1.6]), 0.5))
+    >>> p_by_inversion(of_quantile(np.log([1.1, 1.2, 1.3, 1.4, 1.5, 1.6]), 0.5)[1])
     0.03125
     """
 

@@ -80,6 +80,18 @@ def _between(inner: float, outer: float, weight: float) -> float:
     return float((1 - weight) * inner + weight * outer)
 
 
+def point(ordered: Sequence[float], q: float) -> float:
+    """The `q` quantile of ascending values, linear between order statistics, as numpy's.
+
+    >>> point([1.0, 2.0, 4.0, 8.0], 0.5), point([1.0, 2.0], 0.9)
+    (3.0, 1.9)
+    """
+    place = q * (len(ordered) - 1)
+    rank = min(int(place), len(ordered) - 1)
+    weight = place - rank
+    return ordered[rank] if weight == 0 else _between(ordered[rank], ordered[rank + 1], weight)
+
+
 def runs_needed(q: float, tail: float) -> int:
     """The fewest runs whose minimum...maximum is an interval of the `q` quantile.
 

@@ -132,8 +132,8 @@ def _mean(ratios: Sequence[Ratio]) -> tuple[np.ndarray, Limits]:
         raise InputError("no ratio to combine: expected one for each machine or model")
     ascending = sorted(ratios, key=lambda ratio: ratio.estimate)
     logs = np.log([ratio.estimate for ratio in ascending])
-    parts = [ratio.limits for ratio in ascending]
-    return logs, mover(logs.tolist(), parts, [1 / len(parts)] * len(parts))[1]
+    parts = [(log, r.limits) for log, r in zip(logs.tolist(), ascending, strict=True)]
+    return logs, mover(parts, [1 / len(parts)] * len(parts))[1]
 
 
 def _inherited(ratios: Sequence[Ratio]) -> tuple[Flag, ...]:

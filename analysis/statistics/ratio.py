@@ -60,9 +60,10 @@ def paired_ratio(first: Values, second: Values, confidence: float = 0.95) -> Rat
     """
     a, b = pairs(first, second)
     ratios = np.log(a) - np.log(b)
+    median, limits = of_quantile(ratios, 0.5)
     return summarise(
-        estimate=float(np.median(ratios)),
-        limits=of_quantile(ratios, 0.5),
+        estimate=median,
+        limits=limits,
         mean=float(ratios.mean()),
         n=len(ratios),
         confidence=confidence,
@@ -104,11 +105,7 @@ def quantile_ratio(
     >>> r.estimate, round(r.low * r.high, 9)
     (1.0, 1.0)
     """
-    estimate, limits = mover(
-        [float(np.quantile(log_first, q)), float(np.quantile(log_second, q))],
-        [of_quantile(log_first, q), of_quantile(log_second, q)],
-        [1, -1],
-    )
+    estimate, limits = mover([of_quantile(log_first, q), of_quantile(log_second, q)], [1, -1])
     return summarise(
         estimate=estimate,
         limits=limits,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import betaincinv
 
 from analysis import flags
 from analysis.flags import Flag
@@ -30,7 +30,7 @@ class Share:
 def wins_share(first: Values, second: Values, confidence: float = 0.95) -> Share:
     """How probable is it that the first arm's value is the smaller one of a pair?
 
-    Formula: wins / n with the exact interval of Clopper & Pearson 1934. A tie is no win, of either
+    Formula: wins / n with the exact interval of Clopper & Pearson 1934 (quantiles of the beta distribution). A tie is no win, of either
     arm, so that share(A, B) + share(B, A) = 1 - ties / n. Valid for any number of pairs. Values:
     positive, any unit. InputError: as `paired_ratio`.
 
@@ -38,14 +38,13 @@ def wins_share(first: Values, second: Values, confidence: float = 0.95) -> Share
     >>> s.wins, s.ties, f"{s.estimate:.2f} [{s.low:.2f}, {s.high:.2f}]"
     (4, 1, '0.67 [0.22, 0.96]')
     """
-    tail(confidence)
+    side = tail(confidence)
     a, b = pairs(first, second)
     n, wins = len(a), int(np.count_nonzero(a < b))
-    limits = stats.binomtest(wins, n).proportion_ci(confidence, method="exact")
     return Share(
         estimate=wins / n,
-        low=float(limits.low),
-        high=float(limits.high),
+        low=float(betaincinv(wins, n - wins + 1, side)) if wins else 0.0,
+        high=float(betaincinv(wins + 1, n - wins, 1 - side)) if wins < n else 1.0,
         n=n,
         wins=wins,
         ties=int(np.count_nonzero(a == b)),
