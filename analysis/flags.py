@@ -205,6 +205,15 @@ def holm_few(pairs: int, family: int, needed: int) -> Flag:
     )
 
 
+def not_located(left: float, right: float) -> Flag:
+    """NOT-LOCATED: a crossing is shown, its place is not."""
+    return Flag(
+        "NOT-LOCATED",
+        f"The medians pass 1 more than once between {left:g} and {right:g}.",
+        "Measure more pairs, or more values there.",
+    )
+
+
 def unplanned(n: int, planned: int) -> Flag:
     """INCOMPLETE or PEEKED: the number of pairs is not the one fixed before the first trial."""
     if n < planned:

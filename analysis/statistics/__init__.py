@@ -15,6 +15,7 @@
 | Q9 an interval that may be looked at after every pair | `anytime_ratio` |
 | Q10 are the runs independent, is the experiment sound | `autocorrelation`, `order_effect`, `resolution` |
 | Q11 one number over several models | `models_ratio` |
+| where along a parameter two arms change places | `crossings` |
 | a change between two sessions with a control in both | `change_ratio` |
 | in what share of the pairs is the first smaller | `wins_share` |
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 from analysis.statistics.anytime import anytime_ratio
 from analysis.statistics.average import Average, average_ratio
 from analysis.statistics.change import Change, change_ratio
+from analysis.statistics.crossing import Crossing, Crossings, crossings
 from analysis.statistics.diagnostics import (
     Autocorrelation,
     autocorrelation,
@@ -46,6 +48,8 @@ __all__ = [
     "Autocorrelation",
     "Average",
     "Change",
+    "Crossing",
+    "Crossings",
     "Equivalence",
     "Family",
     "Limits",
@@ -59,6 +63,7 @@ __all__ = [
     "autocorrelation",
     "average_ratio",
     "change_ratio",
+    "crossings",
     "equivalence",
     "equivalence_of",
     "expected_time",
