@@ -168,6 +168,21 @@ def never(missed: int, n: int) -> Flag:
     )
 
 
+def few_arrivals(n: int, needed: int) -> Flag:
+    """FEW: so few runs can be told apart by no permutation."""
+    return Flag("FEW", f"{n} runs in an arm: p < 0.05 needs {needed}.", "Run 6 or more.")
+
+
+def budgets(shortest: float, longest: float) -> Flag:
+    """BUDGETS: runs that missed the target had unequal chances to reach it."""
+    return Flag(
+        "BUDGETS",
+        f"Some runs never arrived and budgets differ ({shortest:.3g} to {longest:.3g}): a longer "
+        "budget arrives more often, so neither a test nor the expected times compare the arms.",
+        "Stop every run after the same time or epochs.",
+    )
+
+
 def left_out(pairs: int) -> Flag:
     """LEFT-OUT: a pair counts only with both values."""
     noun = "pair lacks" if pairs == 1 else "pairs lack"

@@ -131,11 +131,12 @@ def _arm_line(arm: ArmSummary) -> str:
 
 
 def target_line(findings: Findings, target: Target) -> str:
-    """Median time to the target of both arms with the share that arrived, and the test."""
+    """Median and expected time to the target of both arms, the share that arrived, the test."""
     parts = []
     for name, a in ((target.numerator, target.first), (target.denominator, target.second)):
         parts.append(
-            f"{name} median {wording.time_text(a.median, target.unit)}, {a.arrived} of {a.n} arrived "
+            f"{name} median {wording.time_text(a.median, target.unit)}, expected with restarts "
+            f"{wording.time_text(a.expected, target.unit)}, {a.arrived} of {a.n} arrived "
             f"({100 * a.share_low:.0f} to {100 * a.share_high:.0f} %)"
         )
     test = target.test

@@ -6,16 +6,16 @@ epochs), the same in both arms; censored runs stopped at their budget without ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from analysis import flags
-from analysis.flags import MINIMUM_PAIRS, Flag
-from analysis.statistics.checks import Values, numbers
+from analysis.flags import Flag
+from analysis.statistics.checks import Values, numbers, tail
 from analysis.statistics.orderstat import interval
+from analysis.statistics.ratio import few
 from measurement.errors import InputError
 
 MINIMUM_RUNS = 4
@@ -48,11 +48,20 @@ class Arrival:
 
 @dataclass(frozen=True)
 class LogRank:
-    """Permutation log-rank test of two arms: O - E of the first arm, two-sided p."""
+    """Permutation log-rank test of two arms: O - E of the first arm, two-sided p (None if refused).
+
+    n: runs of the smaller arm.
+    """
 
     observed_minus_expected: float
     p: float | None
-    refused: str | None
+    n: int
+    warnings: tuple[Flag, ...]
+
+    @property
+    def refused(self) -> str | None:
+        """Why there is no p, in words."""
+        return " ".join(flag.sentence for flag in self.warnings) if self.p is None else None
 
 
 def _checked(times: Values, budgets: Values) -> tuple[np.ndarray, np.ndarray]:
@@ -64,12 +73,14 @@ def _checked(times: Values, budgets: Values) -> tuple[np.ndarray, np.ndarray]:
     return t, b
 
 
-def arrival(times: Sequence[float], budgets: Sequence[float], confidence: float = 0.95) -> Arrival:
+def arrival(times: Values, budgets: Values, confidence: float = 0.95) -> Arrival:
     """Kaplan-Meier curve, median time and share of runs that reached the target.
 
     times: one a run, infinity = never; budgets: when each run stopped, same unit. Kaplan & Meier
-    1958, by `scipy.stats.ecdf`; median by interpolated order statistics on the log scale; share
-    by Clopper & Pearson 1934.
+    1958, by `scipy.stats.ecdf`; median by interpolated order statistics on the log scale (none
+    under 6 runs); share by Clopper & Pearson 1934. Flag NEVER if a run missed. InputError: no run,
+    unequal numbers of times and budgets, a NaN, a value not above 0, an infinite budget,
+    confidence outside (0, 1).
 
     >>> a = arrival([3.0, 4.0, 4.0, 5.0, 6.0, float("inf")], budgets=[10.0] * 6)
     >>> a.median, a.arrived, a.n, round(a.share_low, 3), a.high
@@ -82,10 +93,9 @@ def arrival(times: Sequence[float], budgets: Sequence[float], confidence: float 
     curve = stats.ecdf(sample).sf
     share = stats.binomtest(arrived, n).proportion_ci(confidence, method="exact")
     low = high = None
-    if n >= MINIMUM_PAIRS:
-        low, high = (
-            float(x) for x in np.exp(interval(np.log(np.sort(t)), 0.5, (1 - confidence) / 2))
-        )
+    if few(n, confidence, "runs") is None:
+        ends = interval(np.log(np.sort(t)), 0.5, tail(confidence))
+        low, high = (float(end) for end in np.exp(ends))
     return Arrival(
         times=tuple(float(x) for x in curve.quantiles),
         waiting=tuple(float(x) for x in curve.probabilities),
@@ -134,18 +144,19 @@ def log_rank_scores(times: np.ndarray, events: np.ndarray) -> np.ndarray:
 
 
 def log_rank(
-    first: Sequence[float],
-    second: Sequence[float],
-    first_budgets: Sequence[float],
-    second_budgets: Sequence[float],
+    first: Values,
+    second: Values,
+    first_budgets: Values,
+    second_budgets: Values,
     rng: np.random.Generator,
 ) -> LogRank:
     """Do two arms reach the target at different times? Permutation log-rank, exact when small.
 
     Statistic: sum of `log_rank_scores` over the first arm. The asymptotic test is wrong in small
     samples (6.6 to 6.8 % at 3 to 6 runs); the permutation test needs equal budgets (Wang, Lagakos
-    & Gray 2010). Refused: fewer than 4 runs an arm; censored runs with budgets that differ by
-    more than 1 %; nobody arrived.
+    & Gray 2010). Refused: fewer than 4 runs an arm (flag FEW); runs that never arrived and budgets
+    that differ by more than 1 % (BUDGETS); nobody arrived (NEVER). Times and budgets as in
+    `arrival`, which says what raises InputError; rng draws the permutations of larger samples.
 
     >>> fast, slow = [3.0, 3.1, 3.2, 3.3], [5.0, 5.1, 5.2, 5.3]
     >>> round(log_rank(fast, slow, [9.0] * 4, [9.0] * 4, np.random.default_rng(1)).p, 4)
@@ -158,18 +169,16 @@ def log_rank(
     a, b = scores[: len(first)], scores[len(first) :]
     statistic = float(a.sum())
 
-    def refuse(reason: str) -> LogRank:
-        return LogRank(statistic, None, reason)
-
-    if min(len(a), len(b)) < MINIMUM_RUNS:
-        return refuse(f"{min(len(a), len(b))} runs in an arm: p < 0.05 needs {MINIMUM_RUNS}.")
+    n, missed = min(len(a), len(b)), int(np.count_nonzero(~events))
+    refusals = []
+    if n < MINIMUM_RUNS:
+        refusals.append(flags.few_arrivals(n, MINIMUM_RUNS))
     if not events.any():
-        return refuse("No run of either arm reached the target.")
-    if not events.all() and budget.max() > 1.01 * budget.min():
-        return refuse(
-            "Some runs never arrived and budgets differ "
-            f"({budget.min():.3g} to {budget.max():.3g}): a longer budget arrives more often."
-        )
+        refusals.append(flags.never(missed, len(t)))
+    if missed and budget.max() > 1.01 * budget.min():
+        refusals.append(flags.budgets(float(budget.min()), float(budget.max())))
+    if refusals:
+        return LogRank(statistic, None, n, tuple(refusals))
     test = stats.permutation_test(
         (a, b),
         lambda x, y, axis: np.sum(x, axis=axis),
@@ -178,4 +187,5 @@ def log_rank(
         n_resamples=9999,
         rng=rng,
     )
-    return LogRank(statistic, float(test.pvalue), None)
+    warnings = (flags.never(missed, len(t)),) if missed else ()
+    return LogRank(statistic, float(test.pvalue), n, warnings)
