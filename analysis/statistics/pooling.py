@@ -77,10 +77,11 @@ def across_machines(ratios: Sequence[Ratio], confidence: float = 0.95) -> Machin
         warnings = (flags.k_few(k, refused=k < MINIMUM_MACHINES), *warnings)
     low = high = p = next_low = next_high = None
     if spread is not None and k >= MINIMUM_MACHINES:
-        test = stats.ttest_1samp(logs, 0.0)
-        low, high = (float(np.exp(x)) for x in test.confidence_interval(confidence))
-        p = float(test.pvalue)
-        reach = float(stats.t.isf(side, k - 1)) * spread * np.sqrt(1 + 1 / k)
+        error, quantile = spread / np.sqrt(k), float(stats.t.isf(side, k - 1))
+        low, high = (float(np.exp(mean + sign * quantile * error)) for sign in (-1, 1))
+        # An exact metric has no spread: the interval is a point, and p follows it.
+        p = 2 * float(stats.t.sf(abs(mean) / error, k - 1)) if error else float(mean == 0)
+        reach = quantile * spread * np.sqrt(1 + 1 / k)
         next_low, next_high = float(np.exp(mean - reach)), float(np.exp(mean + reach))
     return Machines(
         estimate=float(np.exp(mean)),
