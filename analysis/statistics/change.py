@@ -61,12 +61,10 @@ def change_ratio(
     >>> f"{found.ratio.estimate:.3f} [{found.ratio.low:.3f}, {found.ratio.high:.3f}]"
     '1.096 [1.071, 1.127]'
     """
-    subject = [
-        np.divide(*_pairs(new, new_control, "new session")),
-        np.divide(*_pairs(old, old_control, "old session")),
-    ]
-    ratio = unpaired_ratio(*subject, confidence=confidence)
-    same = equivalence(*subject, margin=margin, paired=False)
+    late = np.divide(*_pairs(new, new_control, "new session"))
+    early = np.divide(*_pairs(old, old_control, "old session"))
+    ratio = unpaired_ratio(late, early, confidence)
+    same = equivalence(late, early, margin, paired=False)
     return Change(
         ratio=replace(ratio, warnings=_with_control(ratio.warnings)),
         same=replace(same, warnings=_with_control(same.warnings)),
