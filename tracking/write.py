@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,15 @@ def log_params(run_id: str, params: Mapping[str, str]) -> None:
         present = client.get_run(run_id).data.params
         client.log_batch(
             run_id, params=[Param(k, str(v)) for k, v in params.items() if k not in present]
+        )
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float]) -> None:
+    """Adds run-level values, at most 1000 of them."""
+    now = int(time.time() * 1000)
+    with reachable():
+        MlflowClient().log_batch(
+            run_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()]
         )
 
 
