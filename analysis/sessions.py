@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,15 +55,6 @@ class Session:
             for arm in (pairing.numerator, pairing.denominator)
         ]  # fmt: skip
         return len(numbers[0] & numbers[1])
-
-
-def sessions(studies: Iterable[Study], rows: Iterable[Row]) -> list[Session]:
-    """Every study analysed alone, newest first. A study that cannot be is kept with the reason."""
-    by_study: dict[str, list[Row]] = {}
-    for row in rows:
-        by_study.setdefault(row.study, []).append(row)
-    found = [session(study, by_study.get(study.name, [])) for study in studies]
-    return sorted(found, key=lambda s: s.start_seconds, reverse=True)
 
 
 def session(study: Study, rows: Sequence[Row]) -> Session:
