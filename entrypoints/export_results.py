@@ -1,0 +1,122 @@
+"""`export_results`: our runs as CSV files in seed format, one a study's arm, or of single runs.
+
+python -m entrypoints.export_results --study NAME --output FOLDER
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+
+from analysis.published import recordings
+from entrypoints.options import Command
+from measurement.errors import InputError
+from tracking import names, read, write
+from tracking.read import Row
+
+_EPOCHS, _PASSES = "epoch_seconds", "inference_seconds"  # series of the samples of a trial
+_CONDITION = ("framework", "device", "workload", "dtype", "batch_size")  # never mixed in a file
+
+
+def export(rows: Sequence[Row], output: Path) -> list[Path]:
+    """One training CSV an arm, and one inference CSV with a pass over the test set a row.
+
+    Rows in time order, every number in the digits that read back to the same double. Raises
+    InputError: runs of one arm with different epochs, two arms that would share a file name, a
+    folder that cannot be written.
+    """
+    texts: dict[str, str] = {}
+    arms: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        arms.setdefault((row.arm, row.machine, *(row.cell[key] for key in _CONDITION)), []).append(
+            row
+        )
+    with click.progressbar(arms.values(), label="arms") as bar:
+        for arm in bar:
+            for name, text in _arm(arm):
+                if name in texts:
+                    raise InputError(
+                        f"two arms would be written to {name}: they differ in machine, condition or "
+                        "signs only; expected one file an arm, export them one by one with run_id"
+                    )
+                texts[name] = text
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (output / name).write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise InputError(
+            f"cannot write to '{output}' ({error.strerror}); "
+            "expected a folder that can be written, give another as output"
+        ) from None
+    return [output / name for name in texts]
+
+
+def _arm(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """(file name, contents) of one arm."""
+    samples = [_samples(row) for row in rows]
+    first = rows[0]
+    framework, device = first.cell["framework"], first.cell["device"]
+    label = first.arm.removeprefix(framework).strip()
+    epochs = [series[_EPOCHS].tolist() for series in samples]
+    lengths = sorted({len(times) for times in epochs})
+    if len(lengths) > 1:
+        raise InputError(
+            f"the runs of {first.arm} have {lengths[0]} to {lengths[-1]} epochs; expected the same "
+            "number in all of them, as the format wants: export runs of one length by run_id"
+        )
+    totals = [row.metrics[names.PRIMARY] for row in rows]
+    name = recordings.file_name(framework, "train", device, label, len(rows), lengths[0])
+    found = [(name, recordings.text_of(epochs, totals))]
+    passes = [float(np.median(series[_PASSES])) for series in samples if len(series[_PASSES])]
+    if len(passes) == len(rows):
+        name = recordings.file_name(framework, "test", device, label, len(rows), 0)
+        found.append((name, recordings.text_of([], passes)))
+    return found
+
+
+def _samples(row: Row) -> dict[str, np.ndarray]:
+    """The one place where samples are read."""
+    return read.samples(row.run_id)
+
+
+@click.command(cls=Command)
+@click.option("--study", default="latest", show_default=True, help="Name of a study, or latest.")
+@click.option(
+    "--run_id",
+    default="none",
+    show_default=True,
+    help="Ids of single trials, separated by commas, instead of a study.",
+)
+@click.option(
+    "--output",
+    default="auto",
+    show_default=True,
+    help="Folder of the CSV files; auto = results/STUDY/csv, or results/export for single trials.",
+)
+def main(study: str, run_id: str, output: str) -> None:
+    """Write trials as CSV files in seed format."""
+    if run_id != "none":
+        rows = read.trials(run_ids=[text.strip() for text in run_id.split(",")])
+        rows.sort(key=lambda row: row.start_seconds)
+        folder = Path("results") / "export"
+    else:
+        found = read.study(None if study == "latest" else study)
+        rows, folder = read.trials(found.name), Path("results") / found.name / "csv"
+        if not rows:
+            raise InputError(f"study '{found.name}' has no finished trial; run it to its end first")
+    kept = write.adopt("export", f"export {study if run_id == 'none' else 'of single trials'}")
+    folder = folder if output == "auto" else Path(output)
+    paths = export(rows, folder)
+    if kept:
+        write.attach(kept, folder, "csv")
+    for path in paths:
+        click.echo(f"  {path.name}")
+    click.echo(f"{len(rows)} trials in {len(paths)} files: {folder}")
+
+
+if __name__ == "__main__":
+    main()
