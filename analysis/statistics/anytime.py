@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf
 
 import numpy as np
@@ -49,15 +49,10 @@ def anytime_ratio(first: Values, second: Values, confidence: float = 0.95) -> Ra
     ratios = np.sort(np.log(a) - np.log(b))
     n, alpha = len(ratios), 2 * tail(confidence)
     out = tuple(level / 2 for level in rejections(n) if level < 1)
-
-    def at(tail: float) -> tuple[float, float]:
-        rank = bisect_right(out, tail)
-        return (float(ratios[rank - 1]), float(ratios[n - rank])) if rank else (-inf, inf)
-
     needed = pairs_needed(alpha)
     return summarise(
         estimate=float(np.median(ratios)),
-        limits=Limits(at, (*out, 0.5)),
+        limits=Limits(partial(_limits, ratios.tolist(), out), (*out, 0.5)),
         mean=float(ratios.mean()),
         n=n,
         confidence=confidence,
@@ -66,6 +61,11 @@ def anytime_ratio(first: Values, second: Values, confidence: float = 0.95) -> Ra
         ties=int(np.count_nonzero(a == b)),
         warnings=(flags.ANYTIME,),
     )
+
+
+def _limits(ordered: list[float], out: tuple[float, ...], tail: float) -> tuple[float, float]:
+    rank = bisect_right(out, tail)
+    return (ordered[rank - 1], ordered[-rank]) if rank else (-inf, inf)
 
 
 def pairs_needed(alpha: float) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from analysis import flags
 from analysis.flags import Flag
 from analysis.statistics.checks import Values, arms, pairs, tail
 from analysis.statistics.ratio import rare_share
+from analysis.statistics.student import t_interval, variance_of_mean
 
 MINIMUM_RUNS = 30
 """Below, a slow mode with a share of 20 % is missed too often for any interval of an average."""
@@ -56,11 +56,11 @@ def average_ratio(
     tail(confidence)  # refuses what is no confidence, interval or not
     if paired:
         a, b = pairs(first, second)
-        logs = np.log(a) - np.log(b)
-        mean, n = float(logs.mean()), len(logs)
+        parts = [np.log(a) - np.log(b)]
     else:
-        a, b = (np.log(arm) for arm in arms(first, second))
-        mean, n = float(a.mean() - b.mean()), min(len(a), len(b))
+        parts = [np.log(arm) for arm in arms(first, second)]
+    n, means = min(map(len, parts)), [float(part.mean()) for part in parts]
+    mean = means[0] - sum(means[1:])
     warnings = (
         *(() if paired else (flags.not_interleaved(),)),
         flags.average(n, rare_share(n)),
@@ -69,18 +69,17 @@ def average_ratio(
     if n < MINIMUM_RUNS:
         few = flags.average_few(n, MINIMUM_RUNS)
         return Average(estimate, None, None, None, n, None, confidence, (*warnings, few))
-    if paired:
-        test = stats.ttest_1samp(logs, 0.0)
-    else:
-        test = stats.ttest_ind(a, b, equal_var=False)
-    limits = np.exp(test.confidence_interval(confidence))
+    variances = [variance_of_mean(part) for part in parts]
+    spread = sum(v**2 / (len(part) - 1) for v, part in zip(variances, parts, strict=True))
+    df = sum(variances) ** 2 / spread if spread else float(sum(map(len, parts)) - len(parts))
+    low, high, p = t_interval(mean, sum(variances), df, confidence)
     return Average(
         estimate=estimate,
-        low=float(limits[0]),
-        high=float(limits[1]),
-        p=float(test.pvalue),
+        low=float(np.exp(low)),
+        high=float(np.exp(high)),
+        p=p,
         n=n,
-        df=float(test.df),
+        df=df,
         confidence=confidence,
         warnings=warnings,
     )

@@ -23,7 +23,7 @@ def numbers(values: Values, what: str = "values") -> np.ndarray:
         raise InputError(f"{what}: expected one number a run, got nested lists") from error
     if array.ndim != 1:
         raise InputError(f"{what}: expected one number a run, got shape {array.shape}")
-    if array.dtype.kind not in "iuf":
+    if len(array) and array.dtype.kind not in "iuf":
         wrong = next((v for v in values if not isinstance(v, (int, float))), values[0])
         raise InputError(f"{what}: {wrong!r} is no number; expected seconds, bytes or the like")
     return array.astype(np.float64, copy=False)
@@ -35,7 +35,7 @@ def positive(values: Values, what: str = "values") -> np.ndarray:
     >>> positive([1, 2])
     array([1., 2.])
     """
-    array = numbers(values, what) if len(values) else np.empty(0)
+    array = numbers(values, what)
     if len(array) and not (array.min() > 0 and array.max() < np.inf):  # NaN fails both
         wrong = array[~(np.isfinite(array) & (array > 0))]
         raise InputError(
@@ -88,6 +88,6 @@ def quantile(percentile: float) -> float:
     >>> quantile(90)
     0.9
     """
-    if not 0 < percentile < 100:
-        raise InputError(f"percentile {percentile}: expected a number between 0 and 100, as 90")
+    if not 1 <= percentile < 100:  # 0.9 would be the share, by mistake
+        raise InputError(f"percentile {percentile}: expected a number from 1 to below 100, as 90")
     return percentile / 100

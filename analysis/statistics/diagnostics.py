@@ -11,6 +11,7 @@ from analysis import flags
 from analysis.flags import Flag
 from analysis.statistics.checks import Values, positive
 from analysis.statistics.ratio import Ratio, unpaired_ratio
+from measurement.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,22 @@ def resolution(same_arm: Ratio) -> float | None:
 def order_effect(ratios: Values, first_ran_first: Sequence[bool]) -> Ratio:
     """Carry-over: ratios of the pairs in which the first arm ran first over those of the others.
 
-    Q1' on the two groups. An interval that excludes 1 raises ORDER. With under 6 pairs in either
-    order the check is refused (FEW): it can then say nothing.
+    Q1' on the two groups. An interval that excludes 1 gives the flag ORDER. With under 6 pairs in
+    either order the check is refused (FEW): it can then say nothing. InputError: as many orders as
+    ratios are expected, ratios positive.
 
     >>> r = order_effect([1.1] * 6 + [0.9] * 6, [True] * 6 + [False] * 6)
     >>> [flag.name for flag in r.warnings]
     ['ORDER']
     """
     values, first = positive(ratios, "ratios"), np.asarray(first_ran_first, dtype=bool)
+    if len(values) != len(first):
+        raise InputError(
+            f"each pair has an order: got {len(values)} ratios and {len(first)} orders"
+        )
     if not first.any() or first.all():
-        n, nan = 0, float("nan")
-        return Ratio(nan, None, None, None, n, None, None, nan, 0.95, (flags.few(n),))
+        nan = float("nan")
+        return Ratio(nan, None, None, None, 0, None, None, nan, 0.95, (flags.few(0),))
     effect = unpaired_ratio(values[first], values[~first])
     warnings: tuple[Flag, ...] = ()
     if effect.low is None or effect.high is None:
@@ -70,8 +76,10 @@ def autocorrelation(
 ) -> Autocorrelation:
     """Q10: does a run depend on the one before it? Lag-1 autocorrelation of the log values.
 
-    p = (1 + permutations whose lag-1 is at least the observed) / (1 + permutations). Flag DRIFT
-    at p < alpha. Power is 39 % at 10 runs and 91 % at 30 (AR(1) with 0.8): silence is no licence.
+    Formula, with x = log value - mean: lag1 = sum x_i x_(i+1) / sum x_i^2 and p = (1 + permutations
+    whose lag-1 is at least the observed) / (1 + permutations) (Wald & Wolfowitz 1943). Flag DRIFT
+    at p < alpha. Under 4 values, or where nothing varies, p is 1. InputError: a value that is no
+    positive finite number. Power is 39 % at 10 runs and 91 % at 30 (AR(1) with 0.8): silence is no licence.
 
     >>> rising = np.linspace(1.0, 2.0, 12)
     >>> [flag.name for flag in autocorrelation(rising, np.random.default_rng(1)).warnings]

@@ -34,7 +34,7 @@ def holm(p_values: Sequence[float], pairs: int | None = None, alpha: float = 0.0
     >>> [round(p, 6) for p in family.adjusted], family.needed_pairs, family.warnings[0].name
     ([0.03, 0.06, 0.06], 7, 'HOLM-FEW')
     """
-    p = numbers(p_values, "p-values") if len(p_values) else np.empty(0)
+    p = numbers(p_values, "p-values")
     if not len(p) or not ((p >= 0) & (p <= 1)).all():
         raise InputError(f"p-values {list(p_values)}: expected one or more numbers from 0 to 1")
     m = len(p)

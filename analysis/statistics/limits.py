@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import inf, nextafter, sqrt
 
 import numpy as np
@@ -30,7 +30,12 @@ class Limits:
     kinks: tuple[float, ...]
 
 
-UNKNOWN = Limits(lambda tail: (-inf, inf), (0.5,))
+def _nothing(tail: float) -> tuple[float, float]:
+    return -inf, inf
+
+
+# Functions of the module and partials of them throughout: a result crosses between processes.
+UNKNOWN = Limits(_nothing, (0.5,))
 
 
 def of_quantile(values: np.ndarray, q: float) -> tuple[float, Limits]:
@@ -41,9 +46,7 @@ def of_quantile(values: np.ndarray, q: float) -> tuple[float, Limits]:
     (3.5, (1.3571428571428572, 5.642857142857142))
     """
     ordered = np.sort(values).tolist()
-    return point(ordered, q), Limits(
-        lambda tail: interval(ordered, q, tail), _kinks(len(ordered), q)
-    )
+    return point(ordered, q), Limits(partial(interval, ordered, q), _kinks(len(ordered), q))
 
 
 @lru_cache(maxsize=1024)
@@ -69,21 +72,26 @@ def mover(
     parts = [(e, limits.at, w) for (e, limits), w in zip(estimates, weights, strict=True)]
     total = sum(weight * estimate for estimate, _, weight in parts)
 
-    def at(tail: float) -> tuple[float, float]:
-        down = up = 0.0
-        for estimate, limits_at, weight in parts:
-            low, high = limits_at(tail)
-            # Close to tail 0.5 a skew quantile's limit can pass its estimate: no distance then.
-            below, above = max(estimate - low, 0.0), max(high - estimate, 0.0)
-            if weight < 0:
-                below, above = above, below
-            down += (weight * below) ** 2
-            up += (weight * above) ** 2
-        return total - sqrt(down), total + sqrt(up)
-
     kinks = {limits.kinks for _, limits in estimates}
     every = kinks.pop() if len(kinks) == 1 else tuple(sorted({k for some in kinks for k in some}))
-    return total, Limits(at, every)
+    return total, Limits(partial(_joined, total, parts), every)
+
+
+def _joined(
+    total: float,
+    parts: Sequence[tuple[float, Callable[[float], tuple[float, float]], float]],
+    tail: float,
+) -> tuple[float, float]:
+    down = up = 0.0
+    for estimate, limits_at, weight in parts:
+        low, high = limits_at(tail)
+        # Close to tail 0.5 a skew quantile's limit can pass its estimate: no distance then.
+        below, above = max(estimate - low, 0.0), max(high - estimate, 0.0)
+        if weight < 0:
+            below, above = above, below
+        down += (weight * below) ** 2
+        up += (weight * above) ** 2
+    return total - sqrt(down), total + sqrt(up)
 
 
 def smallest_tail(margin: Callable[[float], float], kinks: Sequence[float]) -> float | None:

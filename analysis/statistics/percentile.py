@@ -17,7 +17,7 @@ def run_percentile(latencies: Values, percentile: float = 90) -> float:
     """One run's percentile, linear between order statistics; never pool calls of two runs.
 
     latencies: of one run after warm-up, any unit, which is the result's unit too. InputError: no
-    latency, one that is no positive finite number, percentile outside (0, 100).
+    latency, one that is no positive finite number, percentile outside 1...100.
 
     >>> run_percentile(range(1, 102))
     91.0
@@ -65,7 +65,7 @@ def tail_ratio(
     by MOVER. At 95 % the p90 needs 36 runs an arm (0.9^35 > 0.025: the upper limit is infinite);
     below, interval and p are refused (flag P90-FEW). Coverage 95.0 to 97.8 % from there on; a
     bootstrap's is 71 to 97 %. Pairing is not used; flagged NOT-INTERLEAVED only by `unpaired_ratio`.
-    Values: positive, any unit. InputError: as `unpaired_ratio`, percentile outside (0, 100).
+    Values: positive, any unit. InputError: as `unpaired_ratio`, percentile outside 1...100.
 
     >>> slow = [1.0 + i / 100 for i in range(36)]
     >>> r = tail_ratio(slow, slow)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from analysis import flags
 from analysis.flags import BLOCKING, Flag
 from analysis.statistics.checks import tail
 from analysis.statistics.limits import Limits, mover
 from analysis.statistics.ratio import Ratio, few, finite, summarise
+from analysis.statistics.student import t_interval, variance_of_mean
 from measurement.errors import InputError
 
 MINIMUM_MACHINES = 3
@@ -77,12 +77,11 @@ def across_machines(ratios: Sequence[Ratio], confidence: float = 0.95) -> Machin
         warnings = (flags.k_few(k, refused=k < MINIMUM_MACHINES), *warnings)
     low = high = p = next_low = next_high = None
     if spread is not None and k >= MINIMUM_MACHINES:
-        error, quantile = spread / np.sqrt(k), float(stats.t.isf(side, k - 1))
-        low, high = (float(np.exp(mean + sign * quantile * error)) for sign in (-1, 1))
-        # An exact metric has no spread: the interval is a point, and p follows it.
-        p = 2 * float(stats.t.sf(abs(mean) / error, k - 1)) if error else float(mean == 0)
-        reach = quantile * spread * np.sqrt(1 + 1 / k)
-        next_low, next_high = float(np.exp(mean - reach)), float(np.exp(mean + reach))
+        of_mean = variance_of_mean(logs)
+        lower, upper, p = t_interval(mean, of_mean, k - 1, confidence)
+        next_lower, next_upper, _ = t_interval(mean, (k + 1) * of_mean, k - 1, confidence)
+        low, high = float(np.exp(lower)), float(np.exp(upper))
+        next_low, next_high = float(np.exp(next_lower)), float(np.exp(next_upper))
     return Machines(
         estimate=float(np.exp(mean)),
         low=low,

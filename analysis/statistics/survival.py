@@ -86,7 +86,7 @@ def arrival(times: Values, budgets: Values, confidence: float = 0.95) -> Arrival
     >>> a.median, a.arrived, a.n, round(a.share_low, 3), a.high
     (4.5, 5, 6, 0.359, inf)
     """
-    t, budget = _checked(times, budgets)
+    side, (t, budget) = tail(confidence), _checked(times, budgets)
     never = np.isinf(t)
     n, arrived = len(t), int(np.sum(~never))
     sample = stats.CensoredData.right_censored(np.where(never, budget, t), never)
@@ -94,7 +94,7 @@ def arrival(times: Values, budgets: Values, confidence: float = 0.95) -> Arrival
     share = stats.binomtest(arrived, n).proportion_ci(confidence, method="exact")
     low = high = None
     if few(n, confidence, "runs") is None:
-        ends = interval(np.log(np.sort(t)), 0.5, tail(confidence))
+        ends = interval(np.log(np.sort(t)), 0.5, side)
         low, high = (float(end) for end in np.exp(ends))
     return Arrival(
         times=tuple(float(x) for x in curve.quantiles),
