@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import fairness, flags, statistics, wording
+from analysis import fairness, flags, statistics, stopping, wording
 from analysis.convergence import arrivals, targets
+from analysis.detection import detection
 from analysis.findings import ArmSummary, Comparison, Findings, Point
 from analysis.flags import BLOCKING, MINIMUM_PAIRS, Flag
 from analysis.statistics import Ratio
@@ -42,6 +43,9 @@ COMPARED = (
 )
 """Metrics that are divided by default; device memory only within one framework."""
 
+SLOWED_UNITS = ("s", "items/s")
+"""What a slowdown on purpose changes by a known factor."""
+
 SHOWN = (
     *COMPARED,
     "target/epochs",
@@ -70,8 +74,15 @@ def analyse(study: Study, rows: Iterable[Row], rng: np.random.Generator) -> Find
         _compare(table, pairing, metric, drifts)
         for pairing in pairings
         for metric in dict.fromkeys((study.metric, *study.family, *COMPARED))
+        if pairing.role != "injected" or METRICS[metric].unit in SLOWED_UNITS
     ]
     found = [_with_verdict(c, study) for c in _with_family(_with_resolution(found), study)]
+    found = [
+        replace(c, detection=detection([p.ratio for p in c.points], rng))
+        if c.role in wording.KNOWN_TRUTH and c.metric == study.metric
+        else c
+        for c in found
+    ]
     arrived = arrivals(table)
     return Findings(
         study=study,
@@ -121,15 +132,21 @@ def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag
         for number, a, b in measured
     )
     first, second = [p.numerator for p in points], [p.denominator for p in points]
-    ratio = _ratio(metric, first, second, measured)
+    if table.study.anytime:
+        ratio = statistics.anytime_ratio(first, second)
+    else:
+        ratio = _ratio(metric, first, second, measured)
     lost = len(pairs) - len(points) + table.halves(pairing.numerator, pairing.denominator)
     return replace(
         base,
         points=points,
         ratio=ratio,
-        same=statistics.equivalence(first, second, table.study.margin),
+        same=stopping.sameness(ratio, table.study.margin)
+        if table.study.anytime
+        else statistics.equivalence(first, second, table.study.margin),
         p=ratio.p,
         wins=_wins(ratio, about.better),
+        truth=_truth(pairing, metric, measured),
         flags=(
             *(flag for flag in ratio.warnings if flag.name != "RARE"),  # once a study: _notes
             *((flags.left_out(lost),) if lost else ()),
@@ -148,6 +165,16 @@ def _ratio(metric: str, first: list[float], second: list[float], pairs: fairness
         int(row.receipt["latency_calls"]) for _, a, b in pairs for row in (a, b) if row.receipt
     )
     return statistics.percentile_ratio(first, second, calls, int(metric.rsplit("_p", 1)[1]))
+
+
+def _truth(pairing: Pairing, metric: str, pairs: fairness.Pairs) -> float | None:
+    """The ratio that a slowdown on purpose makes; None where nothing was slowed."""
+    if pairing.role != "injected":
+        return None
+    _, first, second = pairs[0]
+    slowed = [1 + float(row.cell["slowdown_percent"]) / 100 for row in (first, second)]
+    ratio = slowed[0] / slowed[1]
+    return ratio if METRICS[metric].unit == "s" else 1 / ratio
 
 
 def _wins(ratio: Ratio, better: str | None) -> int | None:
@@ -223,10 +250,11 @@ def _with_resolution(found: list[Comparison]) -> list[Comparison]:
 
 
 def _with_family(found: list[Comparison], study: Study) -> list[Comparison]:
-    """Holm over the declared family: the headline pairings in the declared metrics."""
+    """Holm over the declared family: the pairings in question in the declared metrics."""
     metrics = study.family or (study.metric,)
-    members = [c for c in found if c.role == "headline" and c.metric in metrics and c.p is not None]
-    size = len(metrics) * sum(pairing.role == "headline" for pairing in study.comparisons)
+    asked = wording.QUESTIONS
+    members = [c for c in found if c.role in asked and c.metric in metrics and c.p is not None]
+    size = len(metrics) * sum(pairing.role in asked for pairing in study.comparisons)
     # Declared rows that came to nothing stay in the family, as p = 1: it was fixed beforehand.
     if not size:
         return found
@@ -238,7 +266,7 @@ def _with_family(found: list[Comparison], study: Study) -> list[Comparison]:
     done = []
     for c in found:
         p = by_row.get((c.numerator, c.denominator, c.metric))
-        if p is None or c.role != "headline" or c.ratio is None:
+        if p is None or c.role not in asked or c.ratio is None:
             done.append(c)
             continue
         needed, warnings = family.needed_pairs, c.flags
@@ -249,13 +277,16 @@ def _with_family(found: list[Comparison], study: Study) -> list[Comparison]:
 
 
 def _with_verdict(c: Comparison, study: Study) -> Comparison:
-    if c.ratio is not None and c.ratio.n != study.pairs:
-        c = replace(c, flags=(*c.flags, flags.unplanned(c.ratio.n, study.pairs)))
+    planned = study.pairs
+    if c.ratio is not None and study.anytime:
+        planned = c.ratio.n  # whatever their number: the interval holds at every look
+    elif c.ratio is not None and c.ratio.n != planned:
+        c = replace(c, flags=(*c.flags, flags.unplanned(c.ratio.n, planned)))
     blocking = tuple(flag.name for flag in c.flags if flag.name in BLOCKING)
-    c = replace(c, outcome=wording.outcome(c, study.pairs, blocking))
+    c = replace(c, outcome=wording.outcome(c, planned, blocking))
     if c.outcome == "undecided":
         c = replace(c, flags=(*c.flags, flags.UNDECIDED))
-    return replace(c, verdict=wording.verdict(c, study.pairs, blocking))
+    return replace(c, verdict=wording.verdict(c, planned, blocking))
 
 
 def _summary(table: Table, arm: str, drifts: dict[str, Flag]) -> ArmSummary:
@@ -287,7 +318,7 @@ def _notes(table: Table, found: list[Comparison]) -> tuple[str, ...]:
     study, notes = table.study, list(table.left_out)
     family = study.family or (study.metric,)
     notes.append(
-        f"Declared before the first trial: {study.pairs} pairs, margin "
+        f"Declared before the first trial: {'at most ' * study.anytime}{study.pairs} pairs, margin "
         f"{wording.percent(study.margin)}, family {', '.join(family)}. "
         "p of every other metric is unadjusted: read those as hints."
     )

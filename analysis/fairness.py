@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from analysis import flags
 from analysis.flags import Flag
+from analysis.wording import QUESTIONS
 from measurement.audit import parity_difference, receipt_difference
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ Pairs = Sequence[tuple[int, "Row", "Row"]]
 
 # The question itself, and what a framework must be free to choose to be as fast as it can.
 QUESTION = frozenset({"framework", "version_framework"})
+ONE_FRAMEWORK = frozenset({"resolution", "wheel", "version", "injected"})
 FRAMEWORKS_OWN = frozenset({"compile", "compile_inference"})
 
 
@@ -34,7 +36,8 @@ def different_keys(first: Mapping[str, str], second: Mapping[str, str]) -> list[
 def refusal(role: str, pairs: Pairs) -> str | None:
     """Why these arms get no ratio, in one sentence that names the first difference; else None.
 
-    role: of the pairing; "wheel" and "as shipped" ask about the BLAS and may differ in it only.
+    role: of the pairing. "wheel" and "as shipped" ask about the BLAS and may differ in it only;
+    "version" asks about the framework's version, "injected" about a slowdown made on purpose.
     """
     for number, first, second in pairs:
         for difference in (
@@ -47,6 +50,8 @@ def refusal(role: str, pairs: Pairs) -> str | None:
     allowed = set(FRAMEWORKS_OWN)
     if role in ("wheel", "as shipped"):
         allowed |= {key for key in first.cell.keys() | second.cell.keys() if key.startswith("blas")}
+    if role == "injected":
+        allowed.add("slowdown_percent")
     wrong = [key for key in different_keys(first.cell, second.cell) if key not in allowed]
     if wrong:
         return "not like with like: " + "; ".join(
@@ -54,10 +59,15 @@ def refusal(role: str, pairs: Pairs) -> str | None:
             f"'{second.cell.get(key, 'unknown')}' for {second.arm}"
             for key in wrong
         )
-    if role in ("resolution", "wheel") and first.cell.get("framework") != second.cell.get(
-        "framework"
-    ):
-        return f"a pairing of the role '{role}' is of one framework with itself"
+    if role in ONE_FRAMEWORK:
+        versions = [row.cell.get("version_framework") for row in (first, second)]
+        if first.cell.get("framework") != second.cell.get("framework"):
+            return f"a pairing of the role '{role}' is of one framework with itself"
+        if (versions[0] == versions[1]) == (role == "version"):
+            return (
+                f"a pairing of the role '{role}' is of {'two' if role == 'version' else 'one'} "
+                f"version{'s' * (role == 'version')}; got {versions[0]} and {versions[1]}"
+            )
     for arm in (0, 1):
         rows = [(a, b)[arm] for _, a, b in pairs]
         if 2 * sum("AUDIT" in row.flags for row in rows) > len(rows):
@@ -65,7 +75,7 @@ def refusal(role: str, pairs: Pairs) -> str | None:
                 f"most trials of {rows[0].arm} failed the completion audit (twice the work did not "
                 "take about twice the time), so its times are not trusted"
             )
-    if role == "headline":
+    if role in QUESTIONS and role != "version":
         slow = sorted({row.arm for _, a, b in pairs for row in (a, b) if _reference_blas(row)})
         if slow:
             return (
@@ -94,7 +104,7 @@ def condition_flags(role: str, pairs: Pairs) -> tuple[Flag, ...]:
                 f"for {second.arm}"
                 + (
                     ", which is what this comparison asks."
-                    if role in ("wheel", "as shipped")
+                    if role in ("wheel", "as shipped", "injected")
                     else "."
                 ),
             )

@@ -5,20 +5,16 @@ Colours are Okabe & Ito's, told apart by colour-blind readers; every arm has a m
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-from analysis import wording  # noqa: E402
-from analysis.findings import Comparison, Drawing, Findings  # noqa: E402
-from analysis.style import DARK, LIGHT, MARKERS, Theme, log_if_wide, plain_log, style  # noqa: E402
-from analysis.units import scale  # noqa: E402
+from analysis import wording
+from analysis.findings import Comparison, Drawing, Findings
+from analysis.style import MARKERS, Theme, drawing, log_if_wide, plain_log
+from analysis.units import scale
 
 Samples = Mapping[str, Mapping[str, np.ndarray]]  # run id -> series -> values
 
@@ -26,7 +22,7 @@ Samples = Mapping[str, Mapping[str, np.ndarray]]  # run id -> series -> values
 def draw(findings: Findings, samples: Samples) -> list[Drawing]:
     """Every figure that the data allow, as PNG bytes."""
     study = findings.study
-    headline = [c for c in findings.comparisons if c.role == "headline"]
+    headline = [c for c in findings.comparisons if c.role in ("headline", "version")]
     primary = [c for c in findings.comparisons if c.metric == study.metric]
     plans: list[tuple[str, str, str, bool, Callable[[Theme], Figure]]] = [
         (
@@ -68,9 +64,7 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
         ),
     ]
     return [
-        Drawing(name, title, alt, _png(plan, LIGHT), _png(plan, DARK))
-        for name, title, alt, possible, plan in plans
-        if possible
+        drawing(name, title, alt, plan) for name, title, alt, possible, plan in plans if possible
     ]
 
 
@@ -80,15 +74,6 @@ def _label(comparisons: Sequence[Comparison], metric: str) -> str:
 
 def _drawable(comparisons: Sequence[Comparison]) -> bool:
     return any(c.ratio is not None for c in comparisons)
-
-
-def _png(plan: Callable[[Theme], Figure], theme: Theme) -> bytes:
-    with style(theme):
-        figure = plan(theme)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150, facecolor=theme.back)
-        plt.close(figure)
-    return buffer.getvalue()
 
 
 def _forest(comparisons: Sequence[Comparison], theme: Theme, by_pairing: bool) -> Figure:
@@ -143,7 +128,9 @@ def _numbers(c: Comparison) -> str:
     if c.ratio.low is None or c.ratio.high is None:
         return f"{wording.number(c.ratio.estimate)}  (no interval)"
     low, high = wording.number(c.ratio.low), wording.number(c.ratio.high)
-    word = "A/A" if c.role == "resolution" else {"none": "no verdict"}.get(c.outcome, c.outcome)
+    word = {"none": "no verdict"}.get(c.outcome, c.outcome)
+    if c.role in wording.KNOWN_TRUTH:
+        word = "A/A" if c.truth is None else f"made: {wording.number(c.truth)}"
     return f"{wording.number(c.ratio.estimate)}  [{low}, {high}]\n{word}"
 
 

@@ -29,7 +29,9 @@ class Comparison:
 
     ratio: Q1 and Q2 (numerator over denominator); same: Q3; p: of Q2, Holm-adjusted if `family`
     is above 0 (the size of the declared family). wins: pairs in which the numerator is better.
-    resolution: half-width of the A/A interval as a share, None = no A/A. At most one of ratio,
+    resolution: half-width of the A/A interval as a share, None = no A/A. truth: the ratio that was
+    made on purpose (role injected); detection: (n, share of subsets of n pairs that show a
+    difference) where the truth is known. At most one of ratio,
     refused (a sentence) and not_measured (the reason) says what there is.
     """
 
@@ -48,6 +50,8 @@ class Comparison:
     family: int = 0
     wins: int | None = None
     resolution: float | None = None
+    truth: float | None = None
+    detection: tuple[tuple[int, float], ...] = ()
     refused: str | None = None
     not_measured: str | None = None
     outcome: str = "none"  # better, worse (of the numerator), same, undecided, none

@@ -80,13 +80,14 @@ def terminal(findings: Findings, every_metric: bool = False) -> str:
     Pairings other than the headline show the primary metric only, unless `every_metric`.
     """
     study = findings.study
-    lines = [f"Study {study.name}: {study.pairs} pairs, primary metric {study.metric}", ""]
+    most = "at most " * study.anytime
+    lines = [f"Study {study.name}: {most}{study.pairs} pairs, primary metric {study.metric}", ""]
     for arm in findings.arms:
         lines += [f"  {arm.name} ({arm.trials} trials)", f"      {_arm_line(arm)}"]
     for heading, role, found in by_pairing(findings):
         lines += ["", heading]
         common = common_flags(found)
-        full = every_metric or role == "headline"
+        full = every_metric or role in ("headline", "version")
         shown = [c for c in found if full or c.metric == study.metric]
         for c in shown:
             if c.ratio is not None:
@@ -103,12 +104,14 @@ def terminal(findings: Findings, every_metric: bool = False) -> str:
 
 def _comparison_lines(c: Comparison, flags: Sequence[Flag]) -> list[str]:
     facts = [wording.interval_text(c), wording.wins_text(c), wording.resolution_text(c)]
+    known = wording.detection_text(c)
     word = {"none": "", "undecided": "undecided"}.get(c.outcome, f"{c.outcome}")
     return [
         f"  {c.label}"
         + (f" ({c.better} is better)" if c.better else "")
         + (f": {word}" * bool(word)),
         "      ratio " + "; ".join(fact for fact in facts if fact) + p_text(c),
+        *([f"      {known}"] if known else []),
         *(f"      ! {flag}" for flag in flags),
     ]
 
@@ -215,6 +218,7 @@ def markdown(findings: Findings) -> str:
                     f"{outcome_word(c)} |"
                 )
         lines.append("")
+        lines += [f"- {text}" for c in found if (text := wording.detection_text(c))]
         lines += [f"- {labels}: {reason}" for reason, labels in without_ratio(found)]
         common = common_flags(found)
         lines += [f"- **{flag.name}** {flag.sentence} {flag.remedy}".rstrip() for flag in common]
@@ -247,8 +251,8 @@ def resolution_cell(c: Comparison) -> str:
 
 def outcome_word(c: Comparison) -> str:
     """The verdict in a word or two."""
-    if c.role == "resolution":
-        return "A/A"
+    if c.role in wording.KNOWN_TRUTH:
+        return "A/A" if c.truth is None else f"made: {wording.number(c.truth)}"
     return {"none": "no verdict", "same": f"same within {wording.percent(c.margin)}"}.get(
         c.outcome, c.outcome
     )
@@ -292,5 +296,6 @@ def html(findings: Findings, drawings: Sequence[Drawing]) -> str:
         own_flags=own_flags,
         without_ratio=without_ratio,
         target_line=target_line,
+        detection_text=wording.detection_text,
         uri=lambda png: "data:image/png;base64," + base64.b64encode(png).decode("ascii"),
     )

@@ -12,10 +12,17 @@ if TYPE_CHECKING:
 
 ROLES = {  # in the order in which a report shows them
     "headline": "Like with like",
+    "version": "One framework, two versions",
+    "sweep": "Like with like, one parameter varied",
     "as shipped": "As the wheels ship",
     "wheel": "What the wheel costs",
     "resolution": "The machine against itself",
+    "injected": "A slowdown of known size",
 }
+KNOWN_TRUTH = frozenset({"resolution", "injected"})
+"""Roles whose ratio is known beforehand: they test the measurement, not the frameworks."""
+QUESTIONS = frozenset({"headline", "version", "sweep"})
+"""Roles of the pairings a study was made for: they are tested as one declared family."""
 
 # group or full name of a metric -> what the better arm does
 _VERBS = {
@@ -109,7 +116,7 @@ def resolution_text(c: Comparison) -> str:
 
 def outcome(c: Comparison, planned: int, blocking: tuple[str, ...]) -> str:
     """better, worse (of the numerator), same, undecided, none (no verdict is allowed)."""
-    if c.ratio is None or c.ratio.low is None or c.ratio.n != planned or c.role == "resolution":
+    if c.ratio is None or c.ratio.low is None or c.ratio.n != planned or c.role in KNOWN_TRUTH:
         return "none"
     if c.significant and c.better is not None and not blocking:
         return "better" if (c.ratio.estimate < 1) == (c.better == "lower") else "worse"
@@ -136,6 +143,8 @@ def verdict(c: Comparison, planned: int, blocking: tuple[str, ...]) -> str:
         return f"no verdict from {n} pairs where {planned} were planned; the ratio is {limits}"
     if c.role == "resolution":
         return _resolution_verdict(c, limits)
+    if c.role == "injected":
+        return _injected_verdict(c, limits)
     same = c.same is not None and c.same.same
     if c.outcome in ("better", "worse"):
         first_is_better = c.outcome == "better"
@@ -164,3 +173,23 @@ def _resolution_verdict(c: Comparison, limits: str) -> str:
         f"{c.denominator} differs from itself here: the ratio is {limits}; "
         "trust no small difference"
     )
+
+
+def _injected_verdict(c: Comparison, limits: str) -> str:
+    assert c.ratio is not None and c.ratio.low is not None and c.ratio.high is not None
+    assert c.truth is not None
+    seen = "is found" if c.significant else f"is not found with {c.ratio.n} pairs"
+    holds = "holds" if c.ratio.low <= c.truth <= c.ratio.high else "does not hold"
+    return (
+        f"the ratio that was made is {number(c.truth)} and {seen}: the ratio is {limits}, "
+        f"which {holds} it"
+    )
+
+
+def detection_text(c: Comparison) -> str:
+    """In how many random subsets of the pairs a difference shows; '' where it was not counted."""
+    if not c.detection:
+        return ""
+    shares = ", ".join(f"{n} pairs {100 * share:.0f} %" for n, share in c.detection)
+    what = "false alarm" if c.role == "resolution" else "difference seen"
+    return f"{what} in random subsets of the pairs: {shares}"

@@ -106,9 +106,17 @@ def main(
     if options.output:
         values = {key: str(value) for key, value in vars(options).items()}
         facts = {"options": values, "machine": machine.facts()}
-        document = {**facts, "results": [asdict(result) for result in results]}
+        document = {**facts, "results": [_plain(result) for result in results]}
         options.output.write_text(json.dumps(document, indent=1) + "\n")
     return 0
+
+
+def _plain(result: Measured) -> dict[str, Any]:
+    """For JSON; a ratio's limits as a function of the error are no value."""
+    values = asdict(result)
+    for row in values["rows"]:
+        del row["ratio"]["limits"]
+    return values
 
 
 def _in_process(

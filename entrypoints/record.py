@@ -136,6 +136,7 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
         "epochs": str(spec.epochs),
         "batch_size": str(spec.sizes["batch_size"]),
         "target": f"{spec.target:g}",
+        "slowdown_percent": f"{spec.condition.slowdown_percent:g}",
         "version_framework": conditions["versions"]["framework"],
         "version_python": machine.facts()["version_python"],
     }

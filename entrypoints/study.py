@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
+import models
+from analysis import stopping
 from entrypoints.analyze import analyze
 from entrypoints.options import TARGET, Command, whole
 from entrypoints.probe import probe
@@ -22,10 +25,10 @@ from entrypoints.supervisor import TrialFailed, TrialSpec, prepare_data, resolve
 from entrypoints.trial import execute
 from measurement import blas, machine
 from measurement.errors import InputError
-from measurement.schedule import Condition, Slot, blocks, parse_arm
+from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm
 from tracking import names, read, write
 
-AGAIN = " (again)"
+FIRST_LOOK = stopping.FIRST_LOOK
 
 
 def default_arms(device: str) -> tuple[list[str], list[dict[str, str]]]:
@@ -37,40 +40,51 @@ def default_arms(device: str) -> tuple[list[str], list[dict[str, str]]]:
     tuned = blas.better() if device == "cpu" and sys.platform == "linux" else None
     suffix = f" blas={tuned}" if tuned else ""
     mlx, torch = f"mlx{suffix}", f"pytorch{suffix}"
-    arms = [mlx, torch, torch + AGAIN]
-    comparisons = [
-        {"numerator": mlx, "denominator": torch, "role": "headline"},
-        {"numerator": torch + AGAIN, "denominator": torch, "role": "resolution"},
-    ]
+    arms = [mlx, torch, f"{torch} {AGAIN}"]
+    comparisons = [_pairing(mlx, torch, "headline"), _pairing(arms[2], torch, "resolution")]
     if tuned:
-        arms += ["mlx blas=shipped", "pytorch blas=shipped"]
+        shipped = ["mlx blas=shipped", "pytorch blas=shipped"]
+        arms += shipped
         comparisons += [
-            {"numerator": "mlx blas=shipped", "denominator": mlx, "role": "wheel"},
-            {
-                "numerator": "mlx blas=shipped",
-                "denominator": "pytorch blas=shipped",
-                "role": "as shipped",
-            },
+            _pairing(shipped[0], mlx, "wheel"),
+            _pairing(shipped[0], shipped[1], "as shipped"),
         ]
     return arms, comparisons
 
 
-def given_arms(text: str) -> tuple[list[str], list[dict[str, str]]]:
-    """Arms from the command line: the first against the second is the headline; a second copy of
+def given_arms(
+    text: str, base: Condition, sizes: Mapping[str, type]
+) -> tuple[list[str], list[dict[str, str]]]:
+    """Arms from the command line: the first against the second is the question; a second copy of
     the second is the A/A arm. Raises InputError."""
     arms = [" ".join(arm.split()) for arm in text.split(",")]
     if len(arms) < 2 or len(set(arms)) != len(arms):
         raise InputError(
             f"arms='{text}': expected two or more different arms, as in 'mlx blas=mkl, pytorch'"
         )
-    again = arms[1] + AGAIN
+    conditions = [parse_arm(arm, base, sizes)[0] for arm in arms]
     comparisons = [
-        {"numerator": arm, "denominator": arms[1], "role": "headline" if i == 0 else "as shipped"}
+        _pairing(arm, arms[1], _role(conditions[i], conditions[1], first=i == 0))
         for i, arm in enumerate(arms)
         if i != 1
     ]
-    comparisons.append({"numerator": again, "denominator": arms[1], "role": "resolution"})
-    return [*arms, again], comparisons
+    again = f"{arms[1]} {AGAIN}"
+    return [*arms, again], [*comparisons, _pairing(again, arms[1], "resolution")]
+
+
+def _pairing(numerator: str, denominator: str, role: str) -> dict[str, str]:
+    return {"numerator": numerator, "denominator": denominator, "role": role}
+
+
+def _role(arm: Condition, reference: Condition, first: bool) -> str:
+    """What a pairing asks, from what differs in it."""
+    if arm.framework == reference.framework:
+        for key, role in (
+            ("slowdown_percent", "injected"), ("version", "version"), ("blas", "wheel"),
+        ):  # fmt: skip
+            if getattr(arm, key) != getattr(reference, key):
+                return role
+    return "headline" if first else "as shipped"
 
 
 def common_device(asked: str) -> str:
@@ -86,11 +100,28 @@ def design(options: dict[str, Any], base: Condition) -> dict[str, Any]:
     if options["arms"] == "auto":
         arms, comparisons = default_arms(base.device)
     else:
-        arms, comparisons = given_arms(options["arms"])
+        arms, comparisons = given_arms(options["arms"], base, models.options(options["workload"]))
+    if options["slowdown_percent"]:
+        reference = comparisons[0]["denominator"]
+        arms.append(f"{reference} slowdown_percent={options['slowdown_percent']:g}")
+        comparisons.append(_pairing(arms[-1], reference, "injected"))
+    if options["until_resolved"] and options["pairs"] < FIRST_LOOK:
+        raise InputError(
+            f"pairs={options['pairs']} with until_resolved: expected {FIRST_LOOK} or more, the "
+            "most that may be run; an interval that may be looked at needs that many"
+        )
+    return fixed(options, base, arms, comparisons)
+
+
+def fixed(
+    options: dict[str, Any], base: Condition, arms: list[str], comparisons: list[dict[str, str]]
+) -> dict[str, Any]:
+    """The design of given arms as it is recorded."""
     return {
         "workload": options["workload"],
         "preset": options["preset"],
         "pairs": options["pairs"],
+        "stopping": "anytime" if options.get("until_resolved") else "fixed",
         "epochs": options["epochs"],
         "seed": options["seed"],
         "dataset": options["dataset"],
@@ -112,8 +143,10 @@ def specifications(plan: dict[str, Any], data_dir: str) -> dict[str, TrialSpec]:
     """arm -> its checked trial, seed still 0. Raises InputError before anything is measured."""
     specs = {}
     for arm in plan["arms"]:
-        condition = parse_arm(arm, Condition(**plan["condition"]))
-        sizes = resolve(plan["workload"], plan["preset"], {}, plan["dataset"], condition)
+        condition, own = parse_arm(
+            arm, Condition(**plan["condition"]), models.options(plan["workload"])
+        )
+        sizes = resolve(plan["workload"], plan["preset"], own, plan["dataset"], condition)
         specs[arm] = TrialSpec(
             plan["workload"],
             condition,
@@ -180,6 +213,11 @@ def run_slots(
         item_show_func=lambda arm: arm or "",
     ) as bar:  # fmt: skip
         for number, slot in enumerate(missing):
+            if plan["stopping"] == "anytime" and slot.order == 0 and slot.pair >= FIRST_LOOK:
+                look = stopping.look(read.study(name), read.trials(name))
+                click.echo(look.sentence, err=True)
+                if look.resolved:
+                    break
             bar.update(0, slot.arm)
             bar.render_progress()
             line = _run_slot(slot, plan, name, parent, specs[slot.arm])
@@ -188,7 +226,10 @@ def run_slots(
             bar.update(1, slot.arm)
             if not sys.stderr.isatty():
                 left = (time.monotonic() - start) / (number + 1) * (len(missing) - number - 1)
-                click.echo(f"{number + 1}/{len(missing)} {slot.arm}, {left:.0f} s left", err=True)
+                most = "at most " if plan["stopping"] == "anytime" else ""
+                click.echo(
+                    f"{number + 1}/{len(missing)} {slot.arm}, {most}{left:.0f} s left", err=True
+                )
             time.sleep(plan["gap_seconds"])
     return failures
 
@@ -211,6 +252,50 @@ def _run_slot(
     except TrialFailed as error:
         return f"{slot.arm}, block {slot.pair}: {error}"
     return None
+
+
+def common_condition(options: dict[str, Any]) -> Condition:
+    """What the arms share unless they say otherwise."""
+    return Condition(
+        "pytorch",
+        common_device(options["device"]),
+        options["dtype"],
+        "auto",
+        "shipped",
+        options["threads"],
+    )
+
+
+def conduct(name: str, plan: dict[str, Any], data_dir: str) -> None:
+    """Runs what is missing of a study, analyses it, says what was found; exit 1 if a trial failed.
+
+    name: "auto" takes workload, date and time. Raises InputError before anything is measured.
+    """
+    if name == "auto":
+        name = f"{plan['workload']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"):
+        raise InputError(f"study name '{name}': use letters, digits, '.', '_' and '-'")
+    specs = specifications(plan, data_dir)
+    prepare_data(plan["workload"], plan["dataset"], data_dir)
+    parent, done = open_study(name, plan)
+    click.echo(f"study {name}: {plan['pairs']} blocks of {', '.join(plan['arms'])}", err=True)
+    try:
+        failures = run_slots(plan, name, parent, specs, done)
+    except BaseException:
+        write.finish(parent, "KILLED")
+        click.echo(f"Stopped; go on with the same options and --name {name}", err=True)
+        raise
+    for line in failures:
+        click.echo(f"failed: {line}", err=True)
+    try:
+        analysis = analyze(name, None)
+    finally:
+        write.finish(parent, "FAILED" if failures else "FINISHED")
+    click.echo(analysis.text)
+    click.echo(f"report: {analysis.folder / 'report.html'}, also an artifact of run {parent}")
+    if failures:
+        click.echo(f"{len(failures)} trials failed; repeat them with --name {name}", err=True)
+        sys.exit(1)
 
 
 @click.command(cls=Command, help=__doc__)
@@ -240,43 +325,24 @@ def _run_slot(
 @click.option(
     "--price_per_hour", type=click.FloatRange(min=0), default=0.0, show_default=True, help="USD"
 )
+@click.option(
+    "--slowdown_percent",
+    type=click.FloatRange(0, 1000),
+    default=0.0,
+    show_default=True,
+    help="adds an arm that is the reference slowed by this much: is it found?",
+)
+@click.option(
+    "--until_resolved",
+    type=bool,
+    default=False,
+    show_default=True,
+    help="look after every block, stop when decided; pairs is then the most that are run",
+)
 @click.option("--gap_seconds", type=click.FloatRange(min=0), default=0.5, show_default=True)
 def main(**options: Any) -> None:
-    name = options["name"]
-    if name == "auto":
-        name = f"{options['workload']}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if not set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"):
-        raise InputError(f"study name '{name}': use letters, digits, '.', '_' and '-'")
-    base = Condition(
-        "pytorch",
-        common_device(options["device"]),
-        options["dtype"],
-        "auto",
-        "shipped",
-        options["threads"],
-    )
-    plan = design(options, base)
-    specs = specifications(plan, options["data_dir"])
-    prepare_data(options["workload"], options["dataset"], options["data_dir"])
-    parent, done = open_study(name, plan)
-    click.echo(f"study {name}: {plan['pairs']} blocks of {', '.join(plan['arms'])}", err=True)
-    try:
-        failures = run_slots(plan, name, parent, specs, done)
-    except BaseException:
-        write.finish(parent, "KILLED")
-        click.echo(f"Stopped; go on with the same options and --name {name}", err=True)
-        raise
-    for line in failures:
-        click.echo(f"failed: {line}", err=True)
-    try:
-        analysis = analyze(name, None)
-    finally:
-        write.finish(parent, "FAILED" if failures else "FINISHED")
-    click.echo(analysis.text)
-    click.echo(f"report: {analysis.folder / 'report.html'}, also an artifact of run {parent}")
-    if failures:
-        click.echo(f"{len(failures)} trials failed; repeat them with --name {name}", err=True)
-        sys.exit(1)
+    base = common_condition(options)
+    conduct(options["name"], design(options, base), options["data_dir"])
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import psutil
 
 import frameworks
 import models
+from entrypoints import overlay
 from measurement import blas, energy, machine
 from measurement.errors import InputError
 from measurement.schedule import Condition
@@ -95,6 +96,7 @@ def resolve(
     if condition.threads < 0:
         raise InputError(f"threads={condition.threads}: expected 0 (every core) or more")
     blas.find(condition.blas)
+    overlay.folder(condition.framework, condition.version)  # now, not between two trials
     values = asdict(replace(config.PRESETS[preset], **sizes))
     for name, value in values.items():
         if not 0 < value < math.inf:
@@ -111,13 +113,16 @@ def threads_of(condition: Condition) -> int:
     return condition.threads or machine.physical_cores()
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(threads: int, packages: str | None = None) -> dict[str, str]:
     """The worker's environment: the same thread counts for every library, float32 as IEEE float32
-    in MLX too, and nothing of MLflow."""
+    in MLX too, and nothing of MLflow. packages: a folder that Python searches first."""
     values = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     counts = ("OMP", "MKL", "OPENBLAS")
     values |= {f"{name}_NUM_THREADS": str(threads) for name in counts}
     values |= {"VECLIB_MAXIMUM_THREADS": str(threads), "MLX_ENABLE_TF32": "0"}
+    if packages:
+        found = (packages, os.environ.get("PYTHONPATH", ""))
+        values["PYTHONPATH"] = os.pathsep.join(filter(None, found))
     return values
 
 
@@ -148,7 +153,7 @@ def run_worker(
         process = subprocess.Popen(
             [sys.executable, "-m", "entrypoints.worker", str(folder / "spec.json"), str(writer)],
             cwd=ROOT,
-            env=environment(spec["threads"]),
+            env=environment(spec["threads"], spec.get("packages")),
             stdout=log_file,
             stderr=subprocess.STDOUT,
             pass_fds=(writer,),
@@ -234,6 +239,7 @@ def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
 def worker_spec(spec: TrialSpec, action: str, metered: bool = False) -> dict[str, Any]:
     """What the worker reads."""
     condition = spec.condition
+    packages = overlay.folder(condition.framework, condition.version)
     return {
         "action": action,
         "workload": spec.workload,
@@ -247,10 +253,12 @@ def worker_spec(spec: TrialSpec, action: str, metered: bool = False) -> dict[str
         "seed": spec.seed,
         "dataset": spec.dataset,
         "data_dir": str(directory(spec.data_dir)),
+        "packages": str(packages) if packages else None,
         "plan": {
             "epochs": spec.epochs,
             "target_accuracy": spec.target,
             "energy_seconds": ENERGY_SECONDS if metered else 0.0,
+            "slowdown": condition.slowdown_percent / 100,
         },
     }
 

@@ -6,7 +6,6 @@ python -m entrypoints.trial mnist mlx --epochs 10
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
 from typing import Any
 
 import click
@@ -90,12 +89,9 @@ def options(workload: str) -> list[click.Parameter]:
             help="USD",
         ),
     ]
-    for field in fields(config.Config):
-        if not field.name.endswith("_items"):
-            kind = {"int": int, "float": float}[str(field.type)]
-            listed.append(
-                option([f"--{field.name}"], type=kind, default=field.default, show_default=True)
-            )
+    for name, kind in models.options(workload).items():
+        default = getattr(config.Config, name)
+        listed.append(option([f"--{name}"], type=kind, default=default, show_default=True))
     return listed
 
 
@@ -104,8 +100,7 @@ def specification(workload: str, framework: str, values: dict[str, Any]) -> Tria
     condition = Condition(
         framework, *(values[k] for k in ("device", "dtype", "compile", "blas", "threads"))
     )
-    config = models.load(workload, "config").Config
-    sizes = {f.name: values[f.name] for f in fields(config) if f.name in values}
+    sizes = {name: values[name] for name in models.options(workload)}
     return TrialSpec(
         workload=workload,
         condition=condition,

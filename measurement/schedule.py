@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,8 @@ class Condition:
     compile: str = "auto"
     blas: str = "shipped"
     threads: int = 0  # 0: every physical core
+    version: str = "installed"  # of the framework, as in 0.31.2
+    slowdown_percent: float = 0.0  # every timed span lasts this much longer, on purpose
 
 
 @dataclass(frozen=True)
@@ -30,29 +33,56 @@ class Slot:
     arm: str
 
 
-_SETTINGS = {"device": str, "dtype": str, "compile": str, "blas": str, "threads": int}
+_SETTINGS = {
+    "device": str,
+    "dtype": str,
+    "compile": str,
+    "blas": str,
+    "threads": int,
+    "version": str,
+    "slowdown_percent": float,
+}
+AGAIN = "(again)"
+"""Marks the second copy of an arm, which runs the same condition."""
+
+_KINDS = {int: "a whole number", float: "a number", str: "a word"}
+Setting = str | int | float
 
 
-def parse_arm(text: str, base: Condition) -> Condition:
-    """`mlx blas=mkl threads=1` -> a condition, other fields from `base`. The words after the
-    framework are settings; `(again)` marks the second copy of an arm. Raises InputError."""
-    words = text.replace("(again)", "").split()
+def parse_arm(
+    text: str, base: Condition, sizes: Mapping[str, type] | None = None
+) -> tuple[Condition, dict[str, Setting]]:
+    """`mlx blas=mkl batch_size=64` -> (condition, sizes); what is not named is as in `base`.
+
+    sizes: name -> type of the workload's own options. Raises InputError for a word that is no
+    setting, that is given twice, or whose value is not of its kind.
+    """
+    known = {**_SETTINGS, **(sizes or {})}
+    words = text.replace(AGAIN, "").split()
     if not words:
         raise InputError("an arm is empty; expected a framework and settings, as in 'mlx blas=mkl'")
-    changes: dict[str, str | int] = {}
+    changes: dict[str, Setting] = {}
     for word in words[1:]:
         key, _, value = word.partition("=")
-        if key not in _SETTINGS or not value:
+        if key not in known or not value:
             raise InputError(
-                f"arm '{text}': '{word}' is no setting; expected {', '.join(_SETTINGS)} as key=value"
+                f"arm '{text}': '{word}' is no setting; expected {', '.join(known)} as key=value"
             )
         if key in changes:
             raise InputError(f"arm '{text}': {key} is given twice; expected it once")
         try:
-            changes[key] = _SETTINGS[key](value)
+            changes[key] = known[key](value)
         except ValueError:
-            raise InputError(f"arm '{text}': {key} must be a whole number, got '{value}'") from None
-    return replace(base, framework=words[0], **changes)  # type: ignore[arg-type]
+            raise InputError(
+                f"arm '{text}': {key} must be {_KINDS[known[key]]}, got '{value}'"
+            ) from None
+    own = {key: changes.pop(key) for key in list(changes) if key not in _SETTINGS}
+    condition = replace(base, framework=words[0], **changes)  # type: ignore[arg-type]
+    if not 0 <= condition.slowdown_percent <= 1000:
+        raise InputError(
+            f"arm '{text}': slowdown_percent={condition.slowdown_percent:g}; expected 0 to 1000"
+        )
+    return condition, own
 
 
 def blocks(arms: tuple[str, ...], pairs: int, seed: int) -> list[Slot]:

@@ -10,6 +10,7 @@ has stopped. Every sample is kept.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -38,6 +39,7 @@ class Plan:
     inference_seconds: float = 0.3
     ceiling_seconds: float = 0.3
     energy_seconds: float = 0.0  # 0: the machine has no meter
+    slowdown: float = 0.0  # share by which every timed span is drawn out: an arm of known truth
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,11 @@ def run(
     framework.reset_peak_memory()
 
     first_epoch = work.batches(0)
-    first = _timed(clock, framework, work, [first_epoch[0][0]])[0]
+    timed = functools.partial(_timed, clock, framework, work, slowdown=plan.slowdown)
+    first = timed([first_epoch[0][0]])[0]
     # The short last batch has a shape of its own, so it is compiled here too.
     warmup = [batch for batch, _ in first_epoch[1 : plan.warmup_steps]] + [first_epoch[-1][0]]
-    warmup_seconds = _timed(clock, framework, work, warmup)[0]
+    warmup_seconds = timed(warmup)[0]
     work.evaluate()
     work.reset()
     report("warm", {"first_step_seconds": first, "warmup_seconds": warmup_seconds})
@@ -122,17 +125,15 @@ def run(
     trained = work.read_parameters()
     report("trained", {})
 
-    timed = [batch for batch, _ in work.batches(0)]
+    batches = [batch for batch, _ in work.batches(0)]
     ratio, residue = completion(
-        lambda steps: _timed(clock, framework, work, _cycle(timed, steps))[0],
+        lambda steps: timed(_cycle(batches, steps))[0],
         lambda: work.read_parameters(),
         clock,
         plan.audit_seconds,
     )
     full = [batch for batch, items in work.batches(0) if items == first_epoch[0][1]]
-    step_seconds = [
-        _timed(clock, framework, work, [batch])[0] for batch in _cycle(full, plan.waited_steps)
-    ]
+    step_seconds = [timed([batch])[0] for batch in _cycle(full, plan.waited_steps)]
     work.reset()
     latency = _latency(work, plan, clock)
     inference = _inference(work, framework, plan, clock)
@@ -177,8 +178,23 @@ def run(
     )
 
 
+def _elapsed(clock: Clock, start: float, slowdown: float) -> float:
+    """Seconds since `start`, drawn out by `slowdown` of themselves. The wait is real, so that the
+    machine and everything that watches it see a slower framework, not an altered number."""
+    now = clock()
+    if slowdown:
+        until = now + slowdown * (now - start)
+        while now < until:
+            now = clock()
+    return now - start
+
+
 def _timed(
-    clock: Clock, framework: Framework, work: Work, batches: list[Any]
+    clock: Clock,
+    framework: Framework,
+    work: Work,
+    batches: list[Any],
+    slowdown: float = 0.0,
 ) -> tuple[float, list[Any]]:
     """Seconds from the first submission until every result and all state exist; the losses."""
     step = work.step
@@ -186,7 +202,7 @@ def _timed(
     start = clock()
     losses = [step(batch) for batch in batches]
     framework.wait(losses, work.state)
-    return clock() - start, losses
+    return _elapsed(clock, start, slowdown), losses
 
 
 def _epochs(
@@ -213,7 +229,7 @@ def _epochs(
         sizes = [count for _, count in fed]
         report("epoch_begin", {"epoch": epoch})
         cpu = time.process_time()
-        seconds, losses = _timed(clock, framework, work, batches)
+        seconds, losses = _timed(clock, framework, work, batches, plan.slowdown)
         values["epoch_cpu_seconds"].append(time.process_time() - cpu)
         values["epoch_seconds"].append(seconds)
         report("epoch_end", {"epoch": epoch})
@@ -254,7 +270,7 @@ def _latency(work: Work, plan: Plan, clock: Clock) -> list[float]:
     for call in range(plan.latency_calls):
         start = clock()
         work.predict_one(call % work.test_items)
-        samples.append(clock() - start)
+        samples.append(_elapsed(clock, start, plan.slowdown))
     return samples
 
 
@@ -265,7 +281,7 @@ def _inference(work: Work, framework: Framework, plan: Plan, clock: Clock) -> li
     while len(samples) < 5 or sum(samples) < plan.inference_seconds:
         start = clock()
         framework.wait(work.predict_all())
-        samples.append(clock() - start)
+        samples.append(_elapsed(clock, start, plan.slowdown))
     return samples
 
 
@@ -305,7 +321,7 @@ def _energy_window(
     report("energy_begin", {})
     start, epochs = clock(), 0
     while clock() - start < plan.energy_seconds:
-        _timed(clock, framework, work, batches)
+        _timed(clock, framework, work, batches, plan.slowdown)
         epochs += 1
     report("energy_end", {"epochs": epochs, "seconds": clock() - start})
     return epochs

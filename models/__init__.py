@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
@@ -30,3 +31,13 @@ def load(workload: str, part: str) -> ModuleType:
         known = ", ".join(frameworks(workload))
         raise InputError(f"workload '{workload}' has no twin in '{part}'; it has: {known}")
     return importlib.import_module(f"models.{workload}.{part}")
+
+
+def options(workload: str) -> dict[str, type]:
+    """name -> int or float of every size of a workload that a user may choose."""
+    kinds = {"int": int, "float": float}
+    return {
+        field.name: kinds[str(field.type)]
+        for field in fields(load(workload, "config").Config)
+        if not field.name.endswith("_items")
+    }

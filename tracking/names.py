@@ -70,9 +70,11 @@ CELL = (
     "epochs",
     "batch_size",
     "target",
+    "slowdown_percent",
     "version_framework",
     "version_python",
 )
+ABSENT = {"slowdown_percent": "0"}  # what a run means that was made before the key existed
 # Sizes of a workload's configuration follow under their own names with this prefix.
 SIZE = "size."
 

@@ -67,6 +67,11 @@ class Study:
     comparisons: tuple[Pairing, ...]
     design: dict[str, Any] = field(default_factory=dict)  # everything, as recorded
 
+    @property
+    def anytime(self) -> bool:
+        """Looked at after every block, so that only an interval valid at any time may speak."""
+        return self.design.get("stopping") == "anytime"
+
 
 def trials(
     study: str | None = None, run_ids: Sequence[str] | None = None, finished: bool = True
@@ -101,7 +106,7 @@ def samples(run_id: str) -> dict[str, np.ndarray]:
 def studies() -> list[Study]:
     """The designs of every study of the store, newest first; a resumed study is listed once."""
     runs = sorted(_search(f"tags.{names.KIND} = 'study'"), key=lambda run: run.info.start_time)
-    first = {}
+    first: dict[str, Run] = {}
     for run in runs:  # a resumed study keeps its first design
         first.setdefault(run.data.tags["study"], run)
     return [_study(run) for run in reversed(first.values())]
@@ -168,7 +173,7 @@ def _trial_run(run_id: str) -> Run:
 
 def _row(run: Run) -> Row:
     tags, params = run.data.tags, run.data.params
-    cell = {key: tags.get(key, params.get(key, "")) for key in names.CELL}
+    cell = {key: tags.get(key, params.get(key, names.ABSENT.get(key, ""))) for key in names.CELL}
     cell |= {k.removeprefix(names.SIZE): v for k, v in tags.items() if k.startswith(names.SIZE)}
     flags = tags.get("flags", "")
     return Row(

@@ -56,11 +56,13 @@ def test_orders_vary_between_blocks_and_seeds_and_are_fair():
         ("  mlx   blas=/a/b.so threads=1 ", {"blas": "/a/b.so", "threads": 1}),
         ("mlx device=gpu dtype=bfloat16 compile=on", {"device": "gpu", "dtype": "bfloat16"}),
         ("mlx blas=/opt/x=1/lib.so", {"blas": "/opt/x=1/lib.so"}),
+        ("mlx version=0.31.2", {"version": "0.31.2"}),
+        ("mlx slowdown_percent=5", {"slowdown_percent": 5.0}),
     ],
 )
 def test_an_arm_is_a_framework_and_settings(text, changes):
-    condition = parse_arm(text, BASE)
-    assert condition.framework == "mlx"
+    condition, sizes = parse_arm(text, BASE)
+    assert (condition.framework, sizes) == ("mlx", {})
     expected = {**asdict(BASE), "framework": "mlx", **changes}
     if "compile=on" in text:
         expected["compile"] = "on"
@@ -81,6 +83,10 @@ def test_an_arm_is_a_framework_and_settings(text, changes):
         ("mlx threads=two", "threads must be a whole number, got 'two'"),
         ("mlx threads=1.5", "whole number"),
         ("mlx blas=mkl blas=openblas", "blas is given twice"),
+        ("mlx slowdown_percent=-1", "expected 0 to 1000"),
+        ("mlx slowdown_percent=nan", "expected 0 to 1000"),
+        ("mlx slowdown_percent=five", "must be a number, got 'five'"),
+        ("mlx batch_size=64", "'batch_size=64' is no setting"),
     ],
 )
 def test_a_bad_arm_is_one_line_that_says_what_is_wrong(text, said):
@@ -88,3 +94,12 @@ def test_a_bad_arm_is_one_line_that_says_what_is_wrong(text, said):
         parse_arm(text, BASE)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_sizes_of_the_workload_are_told_apart_from_the_condition():
+    known = {"batch_size": int, "learning_rate": float}
+    condition, sizes = parse_arm("mlx threads=1 batch_size=64 learning_rate=0.5", BASE, known)
+    assert condition.threads == 1
+    assert sizes == {"batch_size": 64, "learning_rate": 0.5}
+    with pytest.raises(InputError, match="batch_size must be a whole number, got '6.5'"):
+        parse_arm("mlx batch_size=6.5", BASE, known)

@@ -311,3 +311,36 @@ def test_the_distance_of_parameters_is_taken_in_float64():
     after = {"a": np.full(4, 2.0, np.float32), "b": np.full(1, 1e8 + 8, np.float32)}
     assert _distance(before, after) == pytest.approx((16 + 64) ** 0.5)
     assert _distance(before, before) == 0
+
+
+# --- an arm slowed on purpose
+
+
+class Ticking(World):
+    """Its clock moves by itself, as a real one does, so that waiting ends."""
+
+    def clock(self) -> float:
+        self.now += 1e-7
+        return super().clock()
+
+
+def test_a_slowdown_draws_out_every_timed_span_by_its_share():
+    plain, slow = measured(Ticking()), measured(Ticking(), replace(PLAN, slowdown=0.25))
+    for name in ("epoch_seconds", "step_seconds", "latency_seconds", "inference_seconds"):
+        ratio = np.asarray(getattr(slow, name)) / np.asarray(getattr(plain, name))
+        assert ratio == pytest.approx(1.25, rel=1e-3), name
+    assert slow.first_step_seconds / plain.first_step_seconds == pytest.approx(1.25, rel=1e-3)
+    assert slow.completion_ratio == pytest.approx(plain.completion_ratio, rel=1e-2)
+    assert slow.ceiling_flops_per_second == pytest.approx(plain.ceiling_flops_per_second, rel=1e-2)
+    assert receipt_difference(asdict(slow.receipt), asdict(plain.receipt)) is None
+
+
+def test_a_slowdown_passes_in_the_world_and_not_in_the_numbers_only():
+    worlds = [Ticking(), Ticking()]
+    plain, slow = (
+        measured(world, replace(PLAN, slowdown=share))
+        for world, share in zip(worlds, (0.0, 1.0), strict=True)
+    )
+    gained = sum(slow.epoch_seconds) - sum(plain.epoch_seconds)
+    assert gained > 0.02
+    assert worlds[1].now - worlds[0].now > gained
