@@ -116,10 +116,12 @@ def across(workload: str, found: Sequence[Session], asked: Asked) -> Across:
     for session in usable:
         grouped.setdefault(repr(_keys(session, asked)), []).append(session)
     if asked.studies and len(grouped) > 1:
-        first, second = [sessions[0] for sessions in grouped.values()][:2]
+        as_named = sorted(usable, key=lambda s: asked.studies.index(s.study.name))
+        first, *others = as_named
+        other = next(s for s in others if _different(first, s, asked))
         raise InputError(
             "studies of different conditions are not pooled: "
-            + named(_different(first, second, asked), first.study.name, second.study.name)
+            + named(_different(first, other, asked), first.study.name, other.study.name)
             + "; name studies that ran under one condition"
         )
     groups = [_group(sessions, asked) for sessions in grouped.values()]
@@ -187,7 +189,7 @@ def _different(first: Session, second: Session, asked: Asked) -> list[Difference
 def _group(found: Sequence[Session], asked: Asked) -> Group:
     """One group: the newest complete study of each machine; older ones are named."""
     chosen, left_out = [], []
-    for machine in dict.fromkeys(session.machine for session in found):
+    for machine in sorted({session.machine for session in found}):
         own = [session for session in found if session.machine == machine]  # newest first
         newest = next((s for s in own if _complete(s, asked)), own[0])
         chosen.append(newest)

@@ -17,10 +17,7 @@ def page(across: Across) -> Page:
     """The report with its figures."""
     sections = []
     for number, group in enumerate(across.groups, 1):
-        sections += [
-            _section(f"{number}. {title(group)}" if index == 0 else q.label, group, q, index)
-            for index, q in enumerate(group.questions)
-        ]
+        sections += [_section(number, index, group, q) for index, q in enumerate(group.questions)]
     if across.left_out:
         sections.append(Section("Studies left out", points=across.left_out))
     sections.append(
@@ -62,13 +59,13 @@ def title(group: Group) -> str:
     return f"{arms}, {said[0]}, {said[1]}, {said[2]} threads"
 
 
-def _section(heading: str, group: Group, q: Question, index: int) -> Section:
-    drawn = forest(f"machines_{_slug(heading)}", q)
+def _section(number: int, index: int, group: Group, q: Question) -> Section:
+    drawn = forest(f"condition_{number}_{q.metric.replace('/', '_')}_{index}", q)
     lines = [q.verdict + "."]
     if index == 0 and group.differs:
         lines.append(f"Not pooled with the first condition: {group.differs}.")
     return Section(
-        heading,
+        f"{number}. {title(group)}" if index == 0 else f"{number}. {q.label}",
         text=tuple(lines),
         grid=Grid(
             ("machine", "chip", "cores", "system", "study", "ratio [95 %]", "resolution", "pooled"),
@@ -78,11 +75,6 @@ def _section(heading: str, group: Group, q: Question, index: int) -> Section:
         points=(*_p_line(q), *(group.left_out if index == 0 else ()), *_member_flags(q)),
         flags=q.flags,
     )
-
-
-def _slug(text: str) -> str:
-    words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
-    return "-".join(words)[:60]
 
 
 def _cells(m: Member) -> tuple[str, ...]:

@@ -1,0 +1,60 @@
+"""Hand-made studies written into the tracking store of a test, as the harness writes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from mlflow.entities import Metric, RunTag
+from mlflow.tracking import MlflowClient
+
+from tracking import names
+from tracking.read import Row, Study
+
+
+def store(made: Iterable[tuple[Study, list[Row]]]) -> None:
+    """Every study as one run and its trials as finished runs with tags and metrics."""
+    client = MlflowClient()
+    for study, rows in made:
+        design = {
+            **study.design,
+            "pairs": study.pairs,
+            "margin": study.margin,
+            "metric": study.metric,
+            "target": study.target,
+            "family": list(study.family),
+            "arms": list(study.arms),
+            "comparisons": [asdict(pairing) for pairing in study.comparisons],
+        }
+        start = int(1000 * min(row.start_seconds for row in rows))
+        tags = {names.KIND: "study", "study": study.name, "design": json.dumps(design)}
+        client.create_run("0", start_time=start, tags=tags, run_name=study.name)
+        for row in rows:
+            _trial(client, row)
+
+
+def _trial(client: MlflowClient, row: Row) -> None:
+    start = int(1000 * row.start_seconds)
+    run = client.create_run("0", start_time=start, tags=_tags(row), run_name=row.name)
+    metrics = [Metric(name, value, start, 0) for name, value in row.metrics.items()]
+    client.log_batch(run.info.run_id, metrics=metrics, tags=[RunTag("order", str(row.order))])
+    client.set_terminated(run.info.run_id, "FINISHED", end_time=start + 1000)
+
+
+def _tags(row: Row) -> dict[str, str]:
+    tags = {
+        names.KIND: "trial",
+        "study": row.study,
+        "arm": row.arm,
+        "pair": str(row.pair),
+        "machine": row.machine,
+        "seed": str(row.seed),
+        "parity": json.dumps(row.parity),
+        "receipt": json.dumps(row.receipt),
+        "flags": ",".join(row.flags),
+        "not_measured": json.dumps(row.not_measured),
+        **row.facts,
+        **row.cell,
+    }
+    return {key: value for key, value in tags.items() if value}
