@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from analysis import wording
 from analysis.flags import BLOCKING, Flag
 from analysis.page import Grid, Page, Section
-from analysis.published import pictures
+from analysis.published import pictures, sources
 from analysis.published.ratios import table_ratios
 from analysis.published.reanalysis import Arm, Reading, Reanalysis, supported
 from analysis.published.records import fault_ids
-from analysis.published.sources import Cell, Source, Table, faults
+from analysis.published.sources import Cell, Source, Table
 from analysis.statistics import Average, Ratio
 from analysis.units import digits, quantity
 
@@ -37,7 +37,7 @@ def build(title: str, found: Sequence[Reanalysis]) -> Page:
 
 def sentence(reading: Reading) -> str:
     """What a contrast's data carry, and why there is no verdict."""
-    what = f"{_name(reading.first)} / {_name(reading.second)}, {_phase(reading)}"
+    what = _pair(reading)
     if reading.refused is not None or reading.typical is None:
         return f"{what}: no ratio. {reading.refused}"
     parts = [f"typical run {ratio_text(reading.typical)}"]
@@ -88,10 +88,15 @@ def _recordings(found: Reanalysis) -> list[Section]:
         ),
         grid=Grid(
             ("arms", "typical run", "average run", "p90 over runs", "p90 of epochs in a run",
-             "from blocks", "between blocks", "p of blocks (Holm)"),
+             "from blocks", "between blocks", "p of blocks (Holm)", "faults"),
             tuple(_ratio_row(reading) for reading in found.readings if not reading.sweep),
         ),
-        flags=_unique([flag for reading in found.readings for flag in reading.flags]),
+        points=tuple(
+            f"{_pair(reading)}: {flag}" for reading in found.readings for flag in _own(reading)
+        ),
+        flags=tuple(
+            dict.fromkeys(f for r in found.readings for f in r.flags if f not in _own(r))
+        ),
     )  # fmt: skip
     arms = Section(
         title=f"{found.source.title}: arms",
@@ -118,9 +123,10 @@ def _recordings(found: Reanalysis) -> list[Section]:
 
 
 def _ratio_row(reading: Reading) -> tuple[str, ...]:
-    arms = f"{_name(reading.first)} / {_name(reading.second)}, {_phase(reading)}"
+    arms = _pair(reading)
+    faults = " ".join(dict.fromkeys((*reading.first.file.faults, *reading.second.file.faults)))
     if reading.refused is not None:
-        return (arms, f"no ratio: {reading.refused}", "", "", "", "", "", "")
+        return (arms, f"no ratio: {reading.refused}", "", "", "", "", "", "", faults)
     blocks = reading.blocks
     return (
         arms,
@@ -134,6 +140,7 @@ def _ratio_row(reading: Reading) -> tuple[str, ...]:
         else "",
         f"{wording.number(blocks.least)} to {wording.number(blocks.greatest)}" if blocks else "",
         f"{reading.holm:.2g}" if reading.holm is not None else "",
+        faults,
     )
 
 
@@ -188,7 +195,7 @@ def _value(cell: Cell) -> str:
     return f"{about}{', '.join(values)} {cell.unit}".strip()
 
 
-def _provenance(sources: Sequence[Source]) -> Section:
+def _provenance(chosen: Sequence[Source]) -> Section:
     return Section(
         title="Where it comes from",
         grid=Grid(
@@ -196,15 +203,15 @@ def _provenance(sources: Sequence[Source]) -> Section:
             tuple(
                 (s.name, s.title, s.url, s.commit, s.date, s.licence,
                  " ".join((s.summary, *s.repeated)))
-                for s in sources
+                for s in chosen
             ),
         ),
     )  # fmt: skip
 
 
-def _known_faults(sources: Sequence[Source]) -> Section:
-    known = faults()
-    used = [fault for fault in known if fault in set(fault_ids(sources))]
+def _known_faults(chosen: Sequence[Source]) -> Section:
+    known = sources.faults()
+    used = [fault for fault in known if fault in set(fault_ids(chosen))]
     return Section(
         title="Known faults of these results",
         grid=Grid(
@@ -223,7 +230,7 @@ def _name(arm: Arm) -> str:
 
 def _phase(reading: Reading) -> str:
     recording = reading.first.file.recording
-    return f"{'training' if recording.phase == 'train' else 'inference'}, {recording.runs} runs"
+    return f"{recording.work}, {recording.runs} runs"
 
 
 def _at(reading: Reading, size: int) -> str:
@@ -234,5 +241,11 @@ def _has(reading: Reading, name: str) -> bool:
     return any(flag.name == name for flag in reading.flags)
 
 
-def _unique(flags: Sequence[Flag]) -> tuple[Flag, ...]:
-    return tuple(dict.fromkeys(flags))
+def _pair(reading: Reading) -> str:
+    return f"{_name(reading.first)} / {_name(reading.second)}, {_phase(reading)}"
+
+
+def _own(reading: Reading) -> list[Flag]:
+    """Flags of this contrast alone: not of an arm, not of every CSV."""
+    arms = (*reading.first.flags, *reading.second.flags)
+    return [f for f in reading.flags if f not in arms and f.name not in BLOCKING]

@@ -154,19 +154,18 @@ def _arm(file: File, rng: np.random.Generator) -> Arm:
     half = len(logs) // 2
     ratio = float(np.exp(logs[:half].mean() - logs[half:].mean())) if half else 1.0
     found: list[Flag] = []
+    name = f"{recording.arm} ({recording.work}, {recording.runs} runs)"
     lag1, p = 0.0, 1.0
     if not recording.sweep:
-        drift = autocorrelation(totals, rng, recording.arm)
+        drift = autocorrelation(totals, rng, name)
         lag1, p = drift.lag1, drift.p
         if drift.warnings:
-            found.append(warnings.drift(recording.arm, lag1, p))
+            found.append(warnings.drift(name, lag1, p))
         if half:
             itself = unpaired_ratio(totals[:half], totals[half:])
             if itself.low is not None and itself.high is not None:
-                found += [warnings.halves(recording.arm, ratio)] * (
-                    not itself.low <= 1 <= itself.high
-                )
-        found += _warm_up(recording.arm, totals, epochs)
+                found += [warnings.halves(name, ratio)] * (not itself.low <= 1 <= itself.high)
+        found += _warm_up(name, totals, epochs)
     return Arm(
         file=file,
         median=float(np.median(totals)),

@@ -29,6 +29,7 @@ NAME = re.compile(
 EXAMPLE = "mlx-train-gpu-n100-e20.csv or torch-test-mps-n100.csv"
 _NUMBER = re.compile(r"\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _ROUNDING = 1e-9  # relative; sums of doubles differ by far less
+_COARSE = 0.01  # numbers as coarse as that are checked to 1 % all the same
 _OTHER_UNIT = 500  # a total this many times its epochs is in milliseconds
 _BY_CHANCE = 20  # digits of a row that two runs do not share by chance
 
@@ -63,6 +64,11 @@ class Recording:
     def epochs(self) -> int:
         """Epochs of each run; 0 for an inference file."""
         return len(self.epoch_seconds[0]) if self.epoch_seconds else 0
+
+    @property
+    def work(self) -> str:
+        """The phase in words: training or inference."""
+        return "training" if self.phase == "train" else "inference"
 
     @property
     def sweep(self) -> bool:
@@ -231,14 +237,15 @@ def _check_sums(where: str, texts: dict[str, str], values: dict[str, float], epo
     names = [f"epoch_{i}" for i in range(epochs)]
     total = math.fsum(values[name] for name in names)
     grains = [_grain(texts[name]) for name in names]
-    mean, slack = total / epochs, max(grains) + _grain(texts["avg"])
-    if abs(values["avg"] - mean) > slack + _ROUNDING * mean:
+    mean = total / epochs
+    slack = _slack(max(grains) + _grain(texts["avg"]), mean)
+    if abs(values["avg"] - mean) > slack:
         raise InputError(
             f"{where}: avg is {texts['avg']}, but the mean of its epochs is {mean:.9g}; "
             "expected the mean, in the same unit"
         )
-    slack = sum(grains) + _grain(texts["iter_total"])
-    if values["iter_total"] < total - slack - _ROUNDING * total:
+    slack = _slack(sum(grains) + _grain(texts["iter_total"]), total)
+    if values["iter_total"] < total - slack:
         raise InputError(
             f"{where}: iter_total is {texts['iter_total']}, less than its epochs together "
             f"({total:.9g}); expected the time of the whole run, in the same unit"
@@ -248,6 +255,11 @@ def _check_sums(where: str, texts: dict[str, str], values: dict[str, float], epo
             f"{where}: iter_total is {texts['iter_total']}, {values['iter_total'] / total:.0f} times "
             "its epochs together; expected seconds in every column, this looks like milliseconds"
         )
+
+
+def _slack(grain: float, value: float) -> float:
+    """What rounding explains: of the written digits, but no more than 1 %; of sums of doubles."""
+    return min(grain, _COARSE * value) + _ROUNDING * value
 
 
 def _grain(text: str) -> float:
