@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.statistics.survival import arrival, log_rank, log_rank_scores
+from analysis.statistics.survival import arrival, expected_time, log_rank, log_rank_scores
 from measurement.errors import InputError
 
 INF = float("inf")
@@ -59,7 +59,10 @@ def test_curve_median_and_share():
 def test_nobody_arrives():
     a = arrival([INF] * 6, [10] * 6)
     assert (a.median, a.low, a.high, a.arrived) == (INF, INF, INF, 0)
-    assert log_rank([INF] * 6, [INF] * 6, [10] * 6, [10] * 6, np.random.default_rng(0)).p is None
+    test = log_rank([INF] * 6, [INF] * 6, [10] * 6, [10] * 6, np.random.default_rng(0))
+    assert test.p is None
+    assert "12 of 12 runs missed the target" in test.refused
+    assert a.expected == INF
 
 
 def test_few_runs_have_no_interval():
@@ -81,6 +84,8 @@ def test_unequal_budgets_are_refused_only_when_a_run_was_cut_off():
     cut = log_rank([1, 2, 3, INF], [5, 6, 7, 8], [9] * 4, [20] * 4, rng)
     assert cut.p is None
     assert "budgets differ" in cut.refused
+    assert "neither a test nor the expected times compare" in cut.refused
+    assert [flag.name for flag in cut.warnings] == ["BUDGETS"]
     assert log_rank([1, 2, 3, 4], [5, 6, 7, 8], [9] * 4, [20] * 4, rng).p is not None
 
 
@@ -108,3 +113,48 @@ def test_no_time_is_refused(wrong):
         arrival([1.0], [3.0, 3.0])
     with pytest.raises(InputError):
         arrival([], [])
+
+
+def test_expected_time_is_all_time_over_arrivals():
+    assert expected_time([3, 5, INF, INF], [10, 10, 8, 8]) == (3 + 5 + 8 + 8) / 2
+    assert expected_time([3.0], [10.0]) == 3
+    assert arrival([3, 5, INF, INF], [10, 10, 8, 8]).expected == 12
+
+
+def test_expected_time_is_what_restarting_costs():
+    """Restart until success: the mean of many such stories."""
+    rng = np.random.default_rng(0)
+    runs, budgets = np.array([3.0, 5.0, INF, 4.0, INF]), np.full(5, 9.0)
+    spent = []
+    for _ in range(4000):
+        total = 0.0
+        while np.isinf(time := rng.choice(runs)):
+            total += 9.0
+        spent.append(total + time)
+    assert np.mean(spent) == pytest.approx(expected_time(runs, budgets), rel=0.05)
+
+
+@given(st.lists(st.floats(1, 50), min_size=4, max_size=8), st.data())
+@settings(deadline=None, max_examples=25)
+def test_failing_never_helps_the_slower_arm(fast, data):
+    """Infinity for a run of the slower arm: O - E of the faster one can only grow."""
+    slow = [t * 1.5 for t in fast]
+    worse = list(slow)
+    worse[data.draw(st.integers(0, len(slow) - 1))] = INF
+    budgets = [100.0] * len(fast)
+    before, after = (
+        log_rank(fast, other, budgets, budgets, np.random.default_rng(0)) for other in (slow, worse)
+    )
+    assert after.observed_minus_expected >= before.observed_minus_expected - 1e-9
+    assert expected_time(worse, budgets) >= expected_time(slow, budgets)
+    more = [*slow, INF]
+    assert expected_time(more, [100.0] * len(more)) >= expected_time(slow, budgets)
+    assert arrival(more, [100.0] * len(more)).median >= arrival(slow, budgets).median
+
+
+def test_log_rank_draws_with_the_generator_passed_in():
+    rng = np.random.default_rng
+    first, second, budgets = [*range(1, 13)], [*range(4, 16)], [99.0] * 12
+    one, other = (log_rank(first, second, budgets, budgets, rng(3)) for _ in range(2))
+    assert one == other
+    assert (one.n, one.warnings, one.refused) == (12, (), None)
