@@ -1,4 +1,17 @@
-"""Warnings that travel with a result: what is wrong with it, and what would cure it."""
+"""Warnings that travel with a result: what is wrong with it, and what would cure it.
+
+What may be said of a ratio:
+
+| sentence | needs |
+|---|---|
+| "faster", "slower" | p <= 0.05, Holm-adjusted in the declared family, and no flag of `BLOCKING` |
+| "the same within 5 %" | the 90 % interval inside the margin that was fixed beforehand |
+| "undecided with n pairs; the ratio is between L and U" | an interval |
+| the ratios, one by one | nothing: the flag FEW refuses interval and p |
+
+P90-FEW, AVERAGE-FEW and K-FEW refuse the interval of their own question only. Every other flag
+leaves the numbers and says how to read them.
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def equivalence_of(ratio: Ratio, margin: float = 0.05, alpha: float = 0.05) -> E
     p = None
     if low is None:
         what, needed = "runs" if ratio.wins is None else "pairs", runs_needed(0.5, alpha)
-        warnings = (flags.few(ratio.n, what, needed, 1 - 2 * alpha), *warnings)
+        warnings = (flags.few(ratio.n, what, needed, 1 - alpha), *warnings)
     else:
         p = smallest_tail(inside, ratio.limits.kinks) or 1.0
     return Equivalence(

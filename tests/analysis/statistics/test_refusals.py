@@ -229,7 +229,9 @@ def test_an_interval_that_the_confidence_forbids_is_not_infinite():
 
 
 def test_refused_sameness_is_never_same():
-    assert not equivalence([1.0] * 4, [1.0] * 4).same
+    refused = equivalence([1.0] * 4, [1.0] * 4)
+    assert not refused.same
+    assert "87.5 % and p < 0.05 is out of reach" in refused.warnings[0].sentence
 
 
 def test_five_pairs_may_be_the_same_and_may_not_differ():
