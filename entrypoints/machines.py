@@ -13,34 +13,27 @@ from analysis.machines import Across, Asked, across
 from analysis.sessions import Session, session
 from entrypoints.folder import write_report
 from entrypoints.options import Command
+from entrypoints.stored import studies_of
 from measurement.errors import InputError
-from tracking import read, write
+from tracking import write
+from tracking.read import Row, Study
 
 ANY = "any"
 
 
-def measured(workload: str, named: tuple[str, ...] = ()) -> list[Session]:
-    """The studies of a workload, each analysed alone, newest first; `named` only, if given.
-
-    Raises InputError when there is none, when a named one does not exist, or is of another workload.
-    """
-    rows = [row for row in read.trials(finished=False) if row.cell.get("workload") == workload]
-    by_study: dict[str, list[read.Row]] = {}
-    for row in rows:
-        by_study.setdefault(row.study, []).append(row)
-    designs = [study for study in read.studies() if study.name in by_study]
-    known = ", ".join(study.name for study in designs[:10]) or "none yet; start one with `study`"
-    for name in named:
-        if name not in {study.name for study in designs}:
-            raise InputError(f"no study '{name}' of {workload} in this store; there are: {known}")
-    if not designs:
-        raise InputError(f"no study of {workload} in this store; start one with `study`")
-    wanted = [study for study in designs if not named or study.name in named]
+def measured(workload: str, named: tuple[str, ...]) -> list[Session]:
+    """The studies of a workload, each analysed alone, newest first."""
     found = []
-    with click.progressbar(wanted, label="studies", file=sys.stderr) as bar:
-        for study in bar:
-            found.append(session(study, by_study[study.name]))
+    with click.progressbar(
+        studies_of(workload, named), label="studies", file=sys.stderr, item_show_func=_name
+    ) as bar:
+        for study, rows in bar:
+            found.append(session(study, rows))
     return sorted(found, key=lambda s: s.start_seconds, reverse=True)
+
+
+def _name(item: tuple[Study, list[Row]] | None) -> str:
+    return item[0].name if item else ""
 
 
 def compare(workload: str, asked: Asked, folder: Path, run_id: str | None) -> Across:
