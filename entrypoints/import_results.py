@@ -40,8 +40,8 @@ class Done(NamedTuple):
 def import_results(chosen: Sequence[Source], title: str, output: Path) -> Done:
     """Reads everything first, so that a refusal leaves nothing behind; then writes runs and report.
 
-    Writes report.md, report.html, ratios.csv, tables.csv and figures/*.png into `output` and
-    attaches them to the run of this import. Raises InputError when the store or the folder cannot
+    Writes report.md, report.html, figures/*.png and, where there is something to say, ratios.csv
+    and tables.csv into `output`, and attaches them to the run of this import. Raises InputError when the store or the folder cannot
     be written.
     """
     found = [reanalyse(source, np.random.default_rng(SEED)) for source in chosen]
@@ -61,8 +61,12 @@ def _report(
     texts = {"report.md": pages.markdown(page), "report.html": pages.html(page)}
     try:
         (output / "figures").mkdir(parents=True, exist_ok=True)
-        write_csv(output / "ratios.csv", records.ratio_records(found))
-        write_csv(output / "tables.csv", records.table_records(chosen))
+        for name, rows in (
+            ("ratios.csv", records.ratio_records(found)),
+            ("tables.csv", records.table_records(chosen)),
+        ):
+            if rows:
+                write_csv(output / name, rows)
         for name, text in texts.items():
             (output / name).write_text(text, encoding="utf-8")
         for drawing in page.drawings:

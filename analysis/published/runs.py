@@ -44,7 +44,7 @@ def _file(source: Source, file: File) -> Group:
         "items_per_epoch": str(file.items or ""),
         "unit": "s",
         "faults": ",".join(dict.fromkeys((*source.faults, *file.faults))),
-        "given": json.dumps(source.given),
+        "given": _json(source.given),
         "missing": ",".join(source.missing()),
     }
     stem = recording.file.removesuffix(".csv")
@@ -82,7 +82,7 @@ def _table(source: Source, table: Table) -> Group:
     common = {
         **_provenance(source),
         "location": table.location,
-        "given": json.dumps(source.given | table.given),
+        "given": _json(source.given | table.given),
         "missing": ",".join(source.missing(table)),
     }
     rows = tuple(_row(source, table, line, common) for line in table.lines)
@@ -121,10 +121,15 @@ def _row(source: Source, table: Table, line: Line, common: dict[str, str]) -> En
         "workload": line.workload,
         **{key: str(value) for key, value in line.configuration.items()},
         "faults": ",".join(dict.fromkeys(faults)),
-        "stated": json.dumps({cell.metric: cell.stated for cell in line.cells}),
-        "units": json.dumps({cell.metric: cell.unit for cell in line.cells}),
-        "statistics": json.dumps({cell.metric: cell.statistic for cell in line.cells}),
+        "stated": _json({cell.metric: cell.stated for cell in line.cells}),
+        "units": _json({cell.metric: cell.unit for cell in line.cells}),
+        "statistics": _json({cell.metric: cell.statistic for cell in line.cells}),
         "approximate": ",".join(cell.metric for cell in line.cells if cell.approximate),
         "derived": ",".join(cell.metric for cell in line.cells if cell.derived),
     }
     return Entry(f"{line.framework} {line.workload}, {line.machine}", tags, tuple(metrics))
+
+
+def _json(values: dict[str, str]) -> str:
+    """For people too: '6–7 s' stays as it is written."""
+    return json.dumps(values, ensure_ascii=False)
