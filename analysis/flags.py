@@ -128,6 +128,11 @@ def anytime_few(n: int, needed: int) -> Flag:
     )
 
 
+def no_limits(n: int, what: str) -> Flag:
+    """FEW: enough for a planned interval, not for one that may be looked at after every pair."""
+    return Flag("FEW", f"{n} {what}: one of the ratios has no limits yet.", "Run more pairs.")
+
+
 def not_interleaved(sentence: str = "The arms were not run in random order in pairs.") -> Flag:
     """NOT-INTERLEAVED: drift of the machine cannot be told from a difference between the arms."""
     return Flag("NOT-INTERLEAVED", sentence, "Measure both arms in one `study`.")

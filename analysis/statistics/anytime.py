@@ -34,12 +34,12 @@ def anytime_ratio(first: Values, second: Values, confidence: float = 0.95) -> Ra
 
     Formula: with d_i = log(first_i / second_i), a candidate median stays in while
     2^n B(1+k, 1+n-k) < 1/alpha, k = values up to it; the interval is x_(r)...x_(n+1-r), r = the
-    smallest k that stays. p is 1 / max(1, evidence at ratio 1), so p <= alpha exactly if the
-    interval excludes 1. By Ville's inequality the chance
-    that it *ever* wrongly excludes 1 is at most alpha, drift included, if the order in a pair is
-    drawn; as an interval of another ratio it assumes a ratio that does not drift. The price is
-    width. At 95 % the first finite interval comes with 8 pairs; below, flag FEW. Values and
-    InputError as `paired_ratio`.
+    smallest k that stays. p is the smallest alpha whose interval excludes 1, so p <= alpha exactly
+    where it does, at whatever pair one stops. By Ville's inequality the chance that 1 is *ever*
+    wrongly excluded is at most alpha, drift included, if the order in a pair is drawn; as an
+    interval of another ratio it assumes one that does not drift. The price is width. At 95 % the
+    first finite interval comes with 8 pairs; below, flag FEW. Values and InputError as
+    `paired_ratio`.
 
     >>> r = anytime_ratio([0.8, 0.81, 0.79, 0.8, 0.82, 0.8, 0.78, 0.8], [1.0] * 8)
     >>> f"{r.low:.2f} {r.high:.2f} {r.p:.4f}", [flag.name for flag in r.warnings]

@@ -24,7 +24,8 @@ def numbers(values: Values, what: str = "values") -> np.ndarray:
     if array.ndim != 1:
         raise InputError(f"{what}: expected one number a run, got shape {array.shape}")
     if len(array) and array.dtype.kind not in "iuf":
-        wrong = next((v for v in values if not isinstance(v, (int, float))), values[0])
+        items = list(values)
+        wrong = next((v for v in items if not isinstance(v, (int, float))), items[0])
         raise InputError(f"{what}: {wrong!r} is no number; expected seconds, bytes or the like")
     return array.astype(np.float64, copy=False)
 

@@ -67,12 +67,13 @@ def across_machines(ratios: Sequence[Ratio], confidence: float = 0.95) -> Machin
     k, side = len(logs), tail(confidence)
     mean = float(np.mean(logs))
     spread = float(np.std(logs, ddof=1)) if k > 1 else None
-    these_low, these_high = finite(*limits.at(side))
     warnings = _inherited(ratios)
-    if these_low is None:
-        n = min(ratio.n for ratio in ratios)
-        refusal = few(n, confidence, "pairs on a machine")
-        warnings = (*((refusal,) if refusal else ()), *warnings)
+    these_low = these_high = None
+    refusal = _refusal(ratios, limits, confidence, "pairs on a machine")
+    if refusal is None:
+        these_low, these_high = finite(*limits.at(side))
+    else:
+        warnings = (refusal, *warnings)
     if k < 2 * MINIMUM_MACHINES:
         warnings = (flags.k_few(k, refused=k < MINIMUM_MACHINES), *warnings)
     low = high = p = next_low = next_high = None
@@ -121,7 +122,7 @@ def models_ratio(ratios: Sequence[Ratio], confidence: float = 0.95) -> Ratio:
         mean=float(np.mean(np.log([ratio.geometric_mean for ratio in ratios]))),
         n=n,
         confidence=confidence,
-        refusal=few(n, confidence, "pairs of a model"),
+        refusal=_refusal(ratios, limits, confidence, "pairs of a model"),
         warnings=_inherited(ratios),
     )
 
@@ -136,6 +137,12 @@ def _mean(ratios: Sequence[Ratio]) -> tuple[np.ndarray, Limits]:
     return logs, mover(parts, [1 / len(parts)] * len(parts))[1]
 
 
+def _refusal(ratios: Sequence[Ratio], limits: Limits, confidence: float, what: str) -> Flag | None:
+    n = min(ratio.n for ratio in ratios)
+    missing = finite(*limits.at(tail(confidence))) == (None, None)
+    return few(n, confidence, what) or (flags.no_limits(n, what) if missing else None)
+
+
 def _inherited(ratios: Sequence[Ratio]) -> tuple[Flag, ...]:
-    blocking = (flag for ratio in ratios for flag in ratio.warnings if flag.name in BLOCKING)
-    return tuple(dict.fromkeys(blocking))
+    blocking = {flag for ratio in ratios for flag in ratio.warnings if flag.name in BLOCKING}
+    return tuple(sorted(blocking, key=str))

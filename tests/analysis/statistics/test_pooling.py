@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.statistics import across_machines, models_ratio, paired_ratio, unpaired_ratio
+from analysis.statistics import (
+    across_machines,
+    anytime_ratio,
+    models_ratio,
+    paired_ratio,
+    unpaired_ratio,
+)
 
 
 def measured(logs, n: int = 10, seed: int = 0, sd: float = 0.05):
@@ -132,3 +138,11 @@ def test_confidence_is_chosen_when_ratios_are_joined():
     assert wide.these_low < narrow.these_low
     assert wide.low < narrow.low
     assert narrow.confidence == 0.8
+
+
+def test_a_ratio_without_limits_yet_refuses_the_interval():
+    six = anytime_ratio([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], [1.0] * 6)  # starts at 8 pairs
+    for result in (models_ratio([*measured([0.1]), six]), across_machines([six] * 3)):
+        limits = (result.low, result.high) if hasattr(result, "n") else (result.these_low,)
+        assert set(limits) == {None}
+        assert "FEW" in names(result)
