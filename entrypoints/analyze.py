@@ -8,7 +8,8 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from analysis import comparison, figures, report
+from analysis import comparison, figures, page, report, sweep, sweep_figures, sweep_report
+from analysis.findings import Drawing, Findings
 from entrypoints.options import Command
 from measurement.errors import InputError
 from tracking import read, write
@@ -28,27 +29,27 @@ def analyze(
     """Compare the arms of a study; write its report into a folder and attach it to the study's run.
 
     study_name: None = the newest. output: None = results/<study>. Writes comparisons.csv,
-    trials.csv, report.md, report.html and figures/*.png. Raises InputError when there is no such
-    study, when its rows cannot be compared at all, or when the folder cannot be written.
+    trials.csv, report.md, report.html, figures/*.png, and crossings.csv for a sweep. Raises
+    InputError when there is no such study, when its rows cannot be compared at all, or when the
+    folder cannot be written.
     """
     study = read.study(study_name)
     rows = read.trials(study.name, finished=False)
     # One seed for all studies: the permutation tests give the same p when repeated.
     findings = comparison.analyse(study, rows, np.random.default_rng(20240229))
-    samples = {trial["run_id"]: read.samples(trial["run_id"]) for trial in findings.trials}
-    drawings = figures.draw(findings, samples)
-    texts = {  # all of it before the first file, so that a report is whole or absent
-        "report.md": report.markdown(findings),
-        "report.html": report.html(findings, drawings),
-    }
+    swept = sweep.trace(findings)
+    # All of it before the first file, so that a report is whole or absent.
+    written = _swept(findings, swept, every_metric) if swept else _compared(findings, every_metric)
     folder = output if output is not None else Path("results") / study.name
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         report.write_csv(folder / "comparisons.csv", report.comparison_records(findings))
         report.write_csv(folder / "trials.csv", list(findings.trials))
-        for name, text in texts.items():
+        if swept:
+            report.write_csv(folder / "crossings.csv", sweep.records(findings, swept))
+        for name, text in written.files.items():
             (folder / name).write_text(text, encoding="utf-8")
-        for drawing in drawings:
+        for drawing in written.drawings:
             (folder / "figures" / f"{drawing.name}.png").write_bytes(drawing.light)
     except OSError as error:
         raise InputError(
@@ -56,7 +57,39 @@ def analyze(
             "expected a folder that can be written, give another as output"
         ) from None
     write.attach(study.run_id, folder, "report")
-    return Analysis(folder, findings.headline, report.terminal(findings, every_metric))
+    return Analysis(folder, written.verdict, written.text)
+
+
+class _Written(NamedTuple):
+    """A report before it is on disk. files: name -> content."""
+
+    files: dict[str, str]
+    drawings: list[Drawing]
+    verdict: str
+    text: str
+
+
+def _compared(findings: Findings, every_metric: bool) -> _Written:
+    """The report of a study that compares a few arms."""
+    samples = {trial["run_id"]: read.samples(trial["run_id"]) for trial in findings.trials}
+    drawings = figures.draw(findings, samples)
+    files = {
+        "report.md": report.markdown(findings),
+        "report.html": report.html(findings, drawings),
+    }
+    return _Written(files, drawings, findings.headline, report.terminal(findings, every_metric))
+
+
+def _swept(findings: Findings, swept: sweep.Sweep, every_metric: bool) -> _Written:
+    """The report of a study over one parameter."""
+    drawings = sweep_figures.draw(swept)
+    shown = sweep_report.page(findings, swept, drawings)
+    return _Written(
+        {"report.md": page.markdown(shown), "report.html": page.html(shown)},
+        drawings,
+        "\n".join(shown.verdict),
+        sweep_report.terminal(findings, swept, every_metric),
+    )
 
 
 @click.command(cls=Command)
