@@ -24,14 +24,8 @@ QUESTIONS = {
     "Q9": "Looking after every pair",
     "Q10": "Do runs depend on the run before, or on the order?",
     "Q11": "One number over several models",
-    "over time": "The change between two sessions",
-}
-
-MEANINGS = {
-    "false positives": "false positives",
-    "coverage": "coverage of the truth",
-    "power": "power",
-    "refused": "refused",
+    "sessions": "The change between two sessions",
+    "parameter": "Where along a parameter two arms change places",
 }
 
 
@@ -64,7 +58,7 @@ def page(rates: Sequence[Rate], preset: str, seed: int, drawings: Sequence[Drawi
     )
     details = [
         Section(
-            f"{question} {title}",
+            f"{question}: {title}",
             grid=_details([rate for rate in ordered if rate.cell.question == question]),
             points=_sources([rate for rate in ordered if rate.cell.question == question]),
         )
@@ -119,7 +113,7 @@ def _what(group: Sequence[Rate]) -> str:
     role = "" if cell.role == "promise" else f" ({cell.role})"
     variants = len({rate.cell.variant for rate in group})
     several = f", {variants} variants" if variants > 1 else ""
-    return f"{MEANINGS[cell.kind]}{role}: {cell.setting}{several}"
+    return f"{cell.kind}{role}: {cell.setting}{several}"
 
 
 def _range(group: Sequence[Rate], n: int) -> str:
@@ -149,7 +143,7 @@ def _details(rates: Sequence[Rate]) -> Grid:
         rows.append(
             (
                 f"{c.function}",
-                MEANINGS[c.kind] + ("" if c.role == "promise" else f" ({c.role})"),
+                c.kind + ("" if c.role == "promise" else f" ({c.role})"),
                 ", ".join(text for text in (c.setting, c.variant) if text),
                 str(c.n),
                 f"{rate.percent:.1f} ± {rate.standard_error:.1f}",

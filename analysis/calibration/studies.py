@@ -218,7 +218,7 @@ def summaries() -> Iterator[Cell]:
         yield models("coverage", setting, "", n, study, cautious)
         yield Cell("Q1", "wins_share", "coverage", v.EQUAL, "", n, partial(_wins, n), discrete)
         setting, study = "no change, later session 30 % slower", partial(_session, n)
-        yield Cell("over time", "change_ratio", "false positives", setting, "", n, study, changed)
+        yield Cell("sessions", "change_ratio", "false positives", setting, "", n, study, changed)
     yield models(
         "refused",
         "too few pairs",
@@ -244,7 +244,41 @@ def _session(n: int, rng: np.random.Generator) -> bool:
     return v.differs(statistics.change_ratio(1.3 * new, 1.3 * control, old, old_control).ratio)
 
 
+VALUES = 2.0 ** np.arange(4, 10)
+SLOPE = 0.2
+"""Of the true log ratio, for each doubling of the parameter."""
+
+
+def places() -> Iterator[Cell]:
+    """Where along a parameter the ratio of two arms passes 1."""
+    cell = partial(Cell, "parameter", "crossings", dear=True)
+    on_value = Band(93, 97, "the test of a single value, inverted: 95 % give or take interpolation")
+    between = Band(94.5, 100, "at least 95 %: straight limits between two values are cautious")
+    never = Band(0, 5.0, "at most the nominal 5 %: one of two opposite sides must be wrong")
+    for n in SIZES[1:3]:
+        yield cell("coverage", "crossing on a value", "", n, partial(_located, 64.0, n), on_value)
+        yield cell("coverage", "crossing between two", "", n, partial(_located, 90.5, n), between)
+        yield cell("false positives", "no crossing, arms equal", "", n, partial(_crossed, n), never)
+
+
+def _arms_along(
+    rng: np.random.Generator, logs: np.ndarray, n: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    return [np.exp(log) * lognormal(rng, n) for log in logs], [lognormal(rng, n) for _ in logs]
+
+
+def _located(place: float, n: int, rng: np.random.Generator) -> bool:
+    found = statistics.crossings(
+        VALUES, *_arms_along(rng, SLOPE * np.log2(VALUES / place), n)
+    ).found
+    return len(found) == 1 and found[0].low <= place <= found[0].high
+
+
+def _crossed(n: int, rng: np.random.Generator) -> bool:
+    return bool(statistics.crossings(VALUES, *_arms_along(rng, np.zeros(len(VALUES)), n)).found)
+
+
 def cells() -> Iterator[Cell]:
-    """All of Q7 to Q11."""
-    for part in (machines, families, stopping, independence, summaries):
+    """All of Q7 to Q11, and what has no number."""
+    for part in (machines, families, stopping, independence, summaries, places):
         yield from part()
