@@ -1,0 +1,87 @@
+"""Many runs at once: parameters, tags and last metrics as `Found`, metric histories as columns.
+
+MLflow's own client makes one object per value and one request per run and metric. Here a store is
+read in the few large reads that it allows, by one of three ways, chosen by the tracking URI:
+
+    a server (http, https)  pages of `runs/search` and of `metrics/get-history-bulk`, in parallel
+    a database              SELECTs on the tables of a schema version that is known here
+    anything else           MLflow's client, run by run; a log line says so
+
+All three give the same values as MLflow does: NaN is NaN, and an infinite value of a database is
+the largest double, because that is what MLflow stores.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import mlflow
+
+from measurement.errors import InputError
+from tracking.bulk import client, database, server
+from tracking.bulk.columns import Found, Histories, Points, Wanted
+from tracking.store import reachable
+
+__all__ = ["Found", "Histories", "histories", "runs"]
+
+_log = logging.getLogger(__name__)
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+
+class Source(Protocol):
+    """What each of the three modules offers."""
+
+    def runs(self, uri: str, wanted: Wanted) -> list[Found]: ...
+
+    def points(self, uri: str, run_ids: Sequence[str], metrics: Sequence[str]) -> Points: ...
+
+
+def runs(
+    tags: Mapping[str, str] | None = None,
+    status: str | None = None,
+    run_ids: Sequence[str] | None = None,
+) -> list[Found]:
+    """Active runs of all active experiments that carry these tags, oldest first.
+
+    tags: all of them, compared exactly. status: FINISHED, RUNNING, ...; None = any. run_ids: only
+    these; one that does not exist is left out. Raises InputError when the store cannot be reached,
+    or when a tag or an id holds a quote, which MLflow's filters cannot carry.
+    """
+    for text in (*(tags or {}).keys(), *(tags or {}).values(), *(run_ids or ())):
+        if "'" in text or "`" in text:
+            raise InputError(f"{text!r} holds a quote; use letters, digits, '.', '_' and '-'")
+    wanted = Wanted(dict(tags or {}), status, None if run_ids is None else tuple(run_ids))
+    with reachable():
+        uri = mlflow.get_tracking_uri()
+        found = _source(uri).runs(uri, wanted)
+    return sorted(found, key=lambda run: (run.start_milliseconds, run.run_id))
+
+
+def histories(run_ids: Sequence[str], metrics: Sequence[str]) -> Histories:
+    """Every logged point of these metrics of these runs; what was never logged has no point.
+
+    Raises InputError when the store cannot be reached.
+    """
+    run_ids, metrics = tuple(dict.fromkeys(run_ids)), tuple(dict.fromkeys(metrics))
+    with reachable():
+        uri = mlflow.get_tracking_uri()
+        points = _source(uri).points(uri, run_ids, metrics) if run_ids and metrics else []
+        return Histories.of(run_ids, metrics, points)
+
+
+def _source(uri: str) -> Source:
+    scheme = uri.partition(":")[0].lower()
+    if scheme in ("http", "https"):
+        return server
+    if scheme.partition("+")[0] not in _DATABASES:
+        _log.warning("a store of kind '%s' is read run by run through MLflow: slower", scheme)
+        return client
+    if (revision := database.revision(uri)) not in database.REVISIONS:
+        _log.warning(
+            "the database schema %s is not known here: reading run by run through MLflow, slower",
+            revision,
+        )
+        return client
+    return database
