@@ -172,3 +172,11 @@ def test_shares_of_both_arms_and_of_ties_sum_to_one(arms):
     assert one.low <= one.estimate <= one.high
     if not one.ties:
         assert one.low == pytest.approx(1 - other.high)
+
+
+@for_every([paired_ratio, unpaired_ratio, tail_ratio, anytime_ratio, models])
+def test_limits_draw_together_up_to_the_largest_tail(function, a, b):
+    lows, highs = zip(*map(function(a, b).limits.at, np.linspace(0.001, 0.5, 60)), strict=True)
+    for values in (np.array(lows), -np.array(highs)):
+        values = values[np.isfinite(values)]
+        assert (np.diff(values) >= -1e-12).all()
