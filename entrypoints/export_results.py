@@ -115,7 +115,7 @@ def main(study: str, run_id: str, output: str) -> None:
         write.attach(kept, folder, "csv")
     for path in paths:
         click.echo(f"  {path.name}")
-    click.echo(f"{len(rows)} trials in {len(paths)} files: {folder}")
+    click.echo(f"{len(rows)} trial{'s' * (len(rows) != 1)} in {len(paths)} files: {folder}")
 
 
 if __name__ == "__main__":

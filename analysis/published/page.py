@@ -30,7 +30,7 @@ def build(title: str, found: Sequence[Reanalysis]) -> Page:
         title=title,
         subtitle="Other people's results, read with our statistics. They were not measured here.",
         verdict=tuple(sentence(r) for r in readings if not r.sweep)
-        or ("No recording of single runs among these sources: nothing to test.",),
+        or ("Nothing to compare: no two recordings of single runs that belong together.",),
         sections=tuple(sections),
     )
 

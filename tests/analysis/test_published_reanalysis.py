@@ -149,7 +149,7 @@ def test_one_arm_alone_has_nothing_to_compare(tmp_path: Path) -> None:
     source = folder(tmp_path, {"mlx": [1.0, 1.1]})
     assert reanalyse(source, np.random.default_rng(0)).readings == ()
     assert (
-        "nothing to test"
+        "Nothing to compare"
         in page.build("x", [reanalyse(source, np.random.default_rng(0))]).verdict[0]
     )
 
