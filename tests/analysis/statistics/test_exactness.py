@@ -19,6 +19,7 @@ from analysis.statistics import (
     wins_share,
 )
 from analysis.statistics.anytime import pairs_needed
+from analysis.statistics.limits import smallest_tail
 from analysis.statistics.orderstat import interval, runs_needed
 
 SIZES = (6, 7, 9, 10, 23, 36, 60)
@@ -186,6 +187,18 @@ def test_anytime_interval_by_integration(n):
     assert [k for k, gap in enumerate(gaps) if low <= gap <= high] == kept
     below = int(np.sum(x < 0))
     assert ours.p == pytest.approx(min(1.0, 1 / evidence(below)), rel=1e-7)
+
+
+@pytest.mark.parametrize("before", [-inf, -1.0])
+def test_a_limit_that_jumps_is_found_exactly(before):
+    calls = []
+
+    def margin(tail):
+        calls.append(tail)
+        return before if tail < 0.3 else 1.0
+
+    assert smallest_tail(margin, (0.1, 0.3, 0.5)) == 0.3
+    assert len(calls) < 6  # a root finder would halve its way there
 
 
 def test_pairs_before_the_first_anytime_interval():
