@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.comparison import analyse
 from analysis.findings import Comparison
-from analysis.flags import Flag
+from analysis.flags import Flag, not_interleaved
 from analysis.statistics import Ratio, change_ratio, unpaired_ratio
 from analysis.table import Table
 from measurement.audit import parity_difference, receipt_difference
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 FREE = ("version_framework",)
 """The one key of the condition in which two versions may differ."""
+
+OF_THE_CONTROL = ("UNDECIDED", "FEW", "SPLIT", "BELOW-RESOLUTION", "HOLM-FEW")
+"""Flags of a session's comparison with its control that say nothing about the change."""
 
 SEED = 20240229  # of the permutation tests: the same p when repeated
 
@@ -147,7 +150,7 @@ def controlled(late: Run, early: Run, control: str, reference: str, metric: str)
         ([p.numerator for p in c.points], [p.denominator for p in c.points]) for c in sides
     ]
     change = change_ratio(new, new_control, old, old_control, margin)
-    kept = [flag for flag in flags if flag.name not in ("UNDECIDED", "FEW", "SPLIT")]
+    kept = [f for f in flags if f.name not in OF_THE_CONTROL and not f.name.endswith("-DIFFERS")]
     return replace(
         found,
         ratio=change.ratio,
@@ -172,7 +175,9 @@ def unpaired(late: Run, early: Run, metric: str) -> Measured:
     if refused:
         return replace(found, refused=refused)
     ratio = unpaired_ratio(*values)
-    flags = (*_warned(ratio.warnings), *_system(late, early))
+    apart = not_interleaved("The versions ran in two sessions without a control in both.")
+    warned = tuple(f for f in _warned(ratio.warnings) if f.name != apart.name)
+    flags = (apart, *warned, *_system(late, early))
     return replace(found, ratio=ratio, n=ratio.n, flags=flags)
 
 

@@ -72,6 +72,7 @@ def test_a_regression_of_ten_percent_is_found_against_the_control():
     assert "two sessions, pytorch 2.13.0 as the one control" in c.verdict
     assert "TWO-SESSIONS" in names(c)
     assert "NOT-INTERLEAVED" not in names(c)
+    assert not [name for name in names(c) if name.endswith("-DIFFERS")]  # that is the control's
     assert c.studies == ("old-m1", "new-m1")
 
 
