@@ -157,7 +157,7 @@ def _unasked(session: Session, asked: Asked) -> str:
     """Why a study has nothing to say here; '' when it has."""
     pairings = _pairings(session.study, asked)
     if not pairings:
-        return f"it has not {_words(asked)}"
+        return f"it lacks {_words(asked)}"
     for pairing in pairings:
         for arm in (pairing.numerator, pairing.denominator):
             if not session.condition(arm):

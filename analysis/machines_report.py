@@ -56,7 +56,7 @@ def title(group: Group) -> str:
         for side in (first, second)
     )
     said = [first.get(key, "") for key in _TITLE_KEYS]
-    return f"{arms}, {said[0]}, {said[1]}, {said[2]} threads"
+    return f"{arms}, {said[0]}, {said[1]}, {said[2]} thread{'s' * (said[2] != '1')}"
 
 
 def _section(number: int, index: int, group: Group, q: Question) -> Section:
