@@ -185,8 +185,9 @@ def test_anytime_interval_by_integration(n):
     ours = anytime_ratio(np.exp(x), np.ones(n))
     low, high = np.log([ours.low, ours.high])
     assert [k for k, gap in enumerate(gaps) if low <= gap <= high] == kept
-    below = int(np.sum(x < 0))
-    assert ours.p == pytest.approx(min(1.0, 1 / evidence(below)), rel=1e-7)
+    for below, gap in enumerate(gaps):
+        p = anytime_ratio(np.exp(x - gap), np.ones(n)).p
+        assert p == pytest.approx(min(1.0, 1 / evidence(below)), rel=1e-7)
 
 
 @pytest.mark.parametrize("before", [-inf, -1.0])

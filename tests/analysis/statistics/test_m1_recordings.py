@@ -83,6 +83,7 @@ def test_ratio_of_geometric_means():
 def test_ratio_of_the_p90_over_runs():
     expected = (0.40635088, 0.36506261, 0.47446013)
     assert three(tail_ratio(MLX, TORCH)) == pytest.approx(expected, abs=1e-6)
+    assert names(tail_ratio(MLX, TORCH)) == ["RARE"]  # a tail is no typical run: no SPLIT
     assert tail_ratio(MLX[:35], TORCH[:35]).low is None
     assert tail_ratio(MLX[:36], TORCH[:36]).low is not None
 

@@ -79,6 +79,7 @@ def test_percentiles_are_taken_inside_runs():
     assert names(percentile_ratio(*values, calls=99))[0] == "FEW-LATENCIES"
     assert names(percentile_ratio(*values, calls=300, percentile=99))[0] == "FEW-LATENCIES"
     assert percentile_ratio(*values, calls=1000, percentile=99) == plain
+    assert names(percentile_ratio(*values, calls=999, percentile=1))[0] == "FEW-LATENCIES"
 
 
 def test_rare_share():
@@ -100,6 +101,12 @@ def test_carry_over_is_seen_and_needs_six_pairs_an_order():
     assert names(order_effect(np.exp(rng.normal(0, 0.05, 16)), first)) == []
     assert names(order_effect(ratios[:10], first[:10])) == ["FEW"]
     assert names(order_effect(ratios[:4], [True] * 4)) == ["FEW"]
+
+
+def test_p_of_the_autocorrelation_counts_every_equal_order():
+    """Of 720 orders of three fast and three slow runs 2 * 3! * 3! are as clustered as this one."""
+    found = autocorrelation([1.0, 1.0, 1.0, 2.0, 2.0, 2.0], np.random.default_rng(0))
+    assert found.p == pytest.approx(0.1, abs=0.01)
 
 
 def test_no_drift_in_a_constant_or_a_short_arm():
