@@ -1,0 +1,74 @@
+"""Rows of trials: order, selection, refusals, samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+
+from benchmarks import stores
+from measurement.errors import InputError
+from tracking import names, read, write
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    uri = stores.fill(tmp_path / "store.db", 6, epochs=2)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(None)
+    return MlflowClient(uri)
+
+
+def test_trials_come_oldest_first(store: MlflowClient) -> None:
+    rows = read.trials(stores.STUDY)
+    assert [row.run_id for row in rows] == [f"{number:032x}" for number in range(6)]
+    assert rows[4].arm == "arm 4" and rows[4].pair == 0 and rows[5].pair == 1
+    assert rows[1].start_seconds == stores.START_MILLISECONDS / 1000 + 60
+    assert set(rows[1].metrics) == set(stores.METRICS)
+    assert rows[1].cell["framework"] == "framework of 1"
+    assert rows[1].flags == ("SYNTHETIC",) and rows[1].parity is not None
+    assert read.trials("other") == []
+
+
+def test_trials_that_did_not_finish_are_asked_for(store: MlflowClient) -> None:
+    run = store.create_run("0", tags={"kind": "trial", "study": stores.STUDY, "arm": "x"})
+    assert len(read.trials(stores.STUDY)) == 6
+    rows = read.trials(stores.STUDY, finished=False)
+    assert {row.run_id: row.status for row in rows}[run.info.run_id] == "RUNNING"
+    assert len(rows) == 7
+
+
+def test_named_trials_come_as_named(store: MlflowClient) -> None:
+    named = [f"{number:032x}" for number in (5, 0, 3)]
+    assert [row.run_id for row in read.trials(run_ids=named)] == named
+
+
+def test_a_run_that_is_no_trial_is_refused(store: MlflowClient) -> None:
+    other = store.create_run("0").info.run_id
+    with pytest.raises(InputError, match=f"run '{other}' is no trial"):
+        read.trials(run_ids=["0" * 32, other])
+    for wrong in ("f" * 32, "latest", ""):
+        with pytest.raises(InputError, match=f"no run '{wrong}' in this store"):
+            read.trials(run_ids=[wrong])
+    with pytest.raises(InputError, match="quote"):
+        read.trials("it's")
+
+
+def test_samples_of_many_are_the_samples_of_each(store: MlflowClient, tmp_path: Path) -> None:
+    experiment = store.create_experiment("files", artifact_location=(tmp_path / "a").as_uri())
+    run_ids = []
+    for number in range(12):
+        path = tmp_path / names.SAMPLES
+        write.write_samples(path, {"epoch_seconds": [number, 0.5], "epoch_loss": [float("nan")]})
+        run_ids.append(store.create_run(experiment).info.run_id)
+        store.log_artifact(run_ids[-1], str(path))
+    found = read.samples_of(run_ids)
+    assert list(found) == run_ids
+    for number, run_id in enumerate(run_ids):
+        assert found[run_id]["epoch_seconds"].tolist() == [number, 0.5]
+        assert np.isnan(found[run_id]["epoch_loss"]).all()
+        np.testing.assert_equal(found[run_id], read.samples(run_id))
