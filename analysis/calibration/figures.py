@@ -78,7 +78,7 @@ def draw(rates: Sequence[Rate]) -> list[Drawing]:
             "coverage",
             "Coverage of the 95 % intervals",
             f"Percent of simulated studies whose interval holds the true ratio. {bars}",
-            lambda theme: _grid(COVERAGE, rates, theme, 95, (70, 100.5)),
+            lambda theme: _grid(COVERAGE, rates, theme, 95, (50, 101)),
         ),
         drawing(
             "power",

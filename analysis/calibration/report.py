@@ -127,7 +127,7 @@ def _range(group: Sequence[Rate], n: int) -> str:
 
 def _bands(group: Sequence[Rate]) -> str:
     bands = list(dict.fromkeys(str(rate.cell.band) for rate in group))
-    return bands[0] if len(bands) == 1 else "each its own"
+    return bands[0] if len(bands) == 1 else "by shape and n"
 
 
 def _inside(group: Sequence[Rate]) -> str:

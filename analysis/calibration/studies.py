@@ -33,7 +33,7 @@ def machines() -> Iterator[Cell]:
     fixed = Band(94.5, 99.5, v.CAUTIOUS_COVERAGE.source)
     for k in (3, 6):
         for tau in (0.05, 0.2):
-            variant = f"ratios spread by {100 * tau:g} %"
+            variant = f"spread {100 * tau:g} %"
             for setting, band in (
                 ("mean of machines like these", v.EXACT_COVERAGE),
                 ("next machine", Band(94.5, 97, "95 %, more where noise adds to the spread")),

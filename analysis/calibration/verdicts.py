@@ -72,10 +72,15 @@ def refused(result: Interval) -> bool:
 def simulated(percent: float, studies: int = 4000) -> Band:
     """A rate known from an independent simulation of so many studies, give or take its error.
 
-    >>> print(simulated(42))
+    Three standard errors, and never less than the rule of three: what was never seen in n studies
+    may happen in 3/n of them.
+
+    >>> print(simulated(42)), print(simulated(100))
     39.7 to 44.3
+    at least 99.9
+    (None, None)
     """
-    reach = 3 * float(np.sqrt(percent * (100 - percent) / studies))
+    reach = max(3 * float(np.sqrt(percent * (100 - percent) / studies)), 300 / studies)
     return Band(
         round(max(percent - reach, 0), 1),
         round(min(percent + reach, 100), 1),
