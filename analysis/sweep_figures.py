@@ -135,7 +135,7 @@ def _values(axes: Axes, sweep: Sweep, curve: Curve, theme: Theme) -> None:
             label=name,
         )
     log_if_wide(axes, "y", min(everything), max(everything))
-    axes.set_title(f"{curve.label}: median, least to most", loc="left", fontsize=9.5)
+    axes.set_title(f"{curve.label}: median of the runs, least to most", loc="left", fontsize=9.5)
     axes.set_ylabel(unit)
     axes.grid(axis="y", linewidth=0.6)
-    axes.legend(loc="best")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.97), ncols=2, borderpad=0)

@@ -72,11 +72,11 @@ def crossings(
 
     In simulations (values on octaves; lognormal, throttled and outlying noise, arms alike and not,
     pairs of a block independent or correlated by 0.5; 6, 10 and 30 pairs) the interval holds the
-    place in 93 to 97 % of studies if it lies on a measured value, and in 96 to 100 % between two.
-    Where the truth never passes 1, a crossing is shown in 0 to 3 % with 6 pairs and in 0 to 5 %
-    with more. Tried and left: the median of the blocks' own curves (74 to 96 %, worst with skewed
-    noise), MOVER between neighbours (85 to 98 %), resampled blocks (86 to 98 %), and a Bonferroni
-    band (97 to 100 %, but no limit at all with 6 pairs).
+    place in 94 to 96 % of studies if it lies on a measured value (to 99 % of those that show it,
+    where few do), and in 96 to 100 % between two. Where the truth never passes 1, a crossing is
+    shown in 0 to 3 % with 6 pairs and in 0 to 5 % with more. Tried and left: the median of the
+    blocks' own curves (88 to 96 %, worst with skewed noise), MOVER between neighbours (91 to 98 %),
+    resampled blocks (88 to 98 %), a Bonferroni band (97 to 100 %, but no limit with 6 pairs).
 
     Flags: FEW where a value has too few pairs for an interval (it decides nothing); NOT-LOCATED.
     InputError: fewer than two values, values not ascending, arms missing, as `paired_ratio`.

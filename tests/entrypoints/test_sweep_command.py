@@ -128,8 +128,10 @@ def test_a_sweep_from_end_to_end_goes_on_under_its_name(
     folder = Path("results/small")
     with (folder / "crossings.csv").open() as file:
         assert next(csv.DictReader(file))["metric"] == "train/total_seconds"
-    assert (folder / "figures/sweep_train_total_seconds.png").is_file()
-    assert "over batch_size" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "a sweep over batch_size" in page
+    # A busy machine fails the completion audit, and then there is no ratio and no figure.
+    assert len(list((folder / "figures").glob("sweep_*.png"))) == page.count("<img")
 
     assert invoke("sweep", *words) == 0
     assert "5 of 5 trials are done already" in capsys.readouterr().err

@@ -168,7 +168,7 @@ def studies(rng, logs, pairs, replicates):
 @pytest.mark.parametrize("pairs", [6, 10, 30])
 @pytest.mark.parametrize(("place", "most"), [(2.0, 98.5), (2.5, 100.0)])
 def test_the_interval_holds_the_true_place(pairs, place, most):
-    """93 to 97 % on a measured value, 96 to 100 % between two."""
+    """94 to 96 % on a measured value, 96 to 100 % between two."""
     truth = 16 * 2**place
     held = [
         one.low <= truth * (1 + 1e-12) and truth <= one.high * (1 + 1e-12)
