@@ -35,7 +35,7 @@ _RUN, _PARAM, _TAG, _POINT, _LAST = (
 )
 
 _RUNS = 250  # runs in one statement: SQLite before 3.32 takes 999 parameters
-_ROWS = 1000  # points held as Python objects at a time: with 50,000, half the time goes to the garbage collector
+_ROWS = 1000  # points held as Python objects at a time: with 50,000 garbage collection takes half the time
 
 
 def revision(uri: str) -> str | None:
