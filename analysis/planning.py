@@ -17,6 +17,7 @@ from scipy.optimize import isotonic_regression
 from analysis.flags import MINIMUM_PAIRS
 from analysis.statistics import anytime_ratio, equivalence, equivalence_of, paired_ratio
 from analysis.statistics.checks import positive
+from analysis.stopping import FIRST_LOOK
 from measurement.errors import InputError
 
 MOST_PAIRS = 2000
@@ -24,9 +25,6 @@ MOST_PAIRS = 2000
 
 MOST_LOOKS = 400
 """Pairs after which a simulated study that looks after every pair gives up."""
-
-FIRST_LOOK = 8
-"""The anytime-valid interval has no limits with fewer pairs."""
 
 STUDIES = 600
 LOOKED_AT = 200

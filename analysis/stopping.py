@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from analysis import fairness, wording
 from analysis.statistics import Equivalence, Ratio, anytime_ratio, equivalence_of
+from analysis.statistics.anytime import pairs_needed
 from analysis.table import build
 
 if TYPE_CHECKING:
     from tracking.read import Row, Study
 
-FIRST_LOOK = 8
+FIRST_LOOK = pairs_needed(0.05)
 """The anytime-valid interval at 95 % has no limits with fewer pairs."""
 
 

@@ -47,7 +47,7 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
     """The table of a study.
 
     Raises InputError: no finished trial; the same arm and pair twice; conditions mixed within an
-    arm (names the key); two machines; a metric that is NaN, infinite or negative.
+    arm (names the key); two machines; a metric that is NaN, infinite or negative; mixed units.
     """
     rows = list(rows)
     finished = [row for row in rows if row.status == "FINISHED"]
@@ -64,6 +64,7 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
                 "delete the run that does not belong to it"
             )
         check_values(row)
+        check_units(row)
         arms[row.arm][row.pair] = row
     for arm, by_pair in arms.items():
         _check_one_condition(study.name, arm, list(by_pair.values()))
@@ -101,6 +102,21 @@ def check_values(row: Row) -> None:
             raise InputError(
                 f"run {row.run_id} ({row.name}): {name} is {value:g}; expected a number above 0"
             )
+
+
+def check_units(row: Row) -> None:
+    """InputError when time, throughput and items contradict each other, as they do when one of them
+    is in another unit (milliseconds, or a rate per batch)."""
+    seconds, rate = (row.metrics.get(f"train/{n}") for n in ("total_seconds", "items_per_second"))
+    items = row.receipt.get("items") if row.receipt else None
+    if not seconds or not rate or not isinstance(items, int | float) or not items:
+        return
+    if not 0.5 < seconds * rate / items < 2:  # any two units are further apart
+        raise InputError(
+            f"run {row.run_id} ({row.name}): {seconds:g} s at {rate:g} items/s are "
+            f"{seconds * rate:.4g} items, the receipt says {items:.4g}; expected seconds and items "
+            "per second: units are mixed"
+        )
 
 
 def _is_amount(name: str) -> bool:

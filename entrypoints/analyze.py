@@ -71,7 +71,7 @@ class _Written(NamedTuple):
 
 def _compared(findings: Findings, every_metric: bool) -> _Written:
     """The report of a study that compares a few arms."""
-    samples = {trial["run_id"]: read.samples(trial["run_id"]) for trial in findings.trials}
+    samples = read.samples_of([trial["run_id"] for trial in findings.trials])
     drawings = figures.draw(findings, samples)
     files = {
         "report.md": report.markdown(findings),

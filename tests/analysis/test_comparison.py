@@ -129,7 +129,7 @@ def test_no_ratio_without_evidence(evidence):
 
 
 def test_no_ratio_when_one_pair_did_other_work():
-    c = pick(run(changed(rows(), HEADLINE, 3, receipt={"items": 1})))
+    c = pick(run(changed(rows(), HEADLINE, 3, receipt={"items": 170_000})))
     assert "pair 3" in c.refused
     assert "items" in c.refused
     c = pick(run(changed(rows(), HEADLINE, 2, parity={"output": [1.1, 0.5]})))

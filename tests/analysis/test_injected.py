@@ -14,6 +14,15 @@ from tracking.read import Pairing
 PLAIN, SLOW = "pytorch blas=mkl", "pytorch blas=mkl slowdown_percent=5"
 
 
+def slowed(metrics: dict[str, float], factor: float) -> dict[str, float]:
+    seconds, rate = metrics["train/total_seconds"], metrics["train/items_per_second"]
+    return {
+        **metrics,
+        "train/total_seconds": seconds * factor,
+        "train/items_per_second": rate / factor,
+    }
+
+
 def injected(truth: float = 1.05, pairs: int = 20, **cell: str):
     study = made.study(
         pairs,
@@ -22,24 +31,19 @@ def injected(truth: float = 1.05, pairs: int = 20, **cell: str):
     )
     found = [replace(row, cell={**row.cell, "slowdown_percent": "0"}) for row in made.rows(pairs)]
     rng = np.random.default_rng(5)
-    slowed = [
+    slow = [
         replace(
             row,
             arm=SLOW,
             run_id=f"slow-{row.pair}",
             start_seconds=row.start_seconds + 0.5,
             cell={**row.cell, "slowdown_percent": "5", **cell},
-            metrics={
-                **row.metrics,
-                "train/total_seconds": row.metrics["train/total_seconds"]
-                * truth
-                * float(np.exp(rng.normal(0, 0.01))),
-            },
+            metrics=slowed(row.metrics, truth * float(np.exp(rng.normal(0, 0.01)))),
         )
         for row in found
         if row.arm == PLAIN
     ]
-    return study, found + slowed
+    return study, found + slow
 
 
 def primary(study, found, role: str):

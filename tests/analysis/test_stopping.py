@@ -39,7 +39,7 @@ def test_equal_arms_go_on_until_the_whole_interval_is_inside_the_margin():
 
 def test_unequal_work_stops_at_once():
     study, found = looked_at(FIRST_LOOK, 1.0)
-    found = made.changed(found, "mlx blas=mkl", 3, receipt={"items": 1})
+    found = made.changed(found, "mlx blas=mkl", 3, receipt={"steps": 1})
     seen = look(study, found)
     assert seen.resolved and "not equal work" in seen.sentence
 

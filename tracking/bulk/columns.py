@@ -73,7 +73,7 @@ Points = Iterable[Part]
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """Points of many metrics of many runs as five columns of one length (28 bytes a point).
+    """Points of many metrics of many runs as five columns of one length (32 bytes a point).
 
     Ordered by run, metric, step, then time. `run` and `metric` are positions in `run_ids` and
     `metrics`.
