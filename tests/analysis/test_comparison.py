@@ -328,7 +328,7 @@ def test_latencies_are_flagged_by_percentile():
 
 def test_drift_is_told_for_the_primary_metric():
     found = [
-        replace(r, metrics={**r.metrics, PRIMARY: r.metrics[PRIMARY] * (1 + 0.2 * (r.pair or 0))})
+        replace(r, metrics={**r.metrics, PRIMARY: r.metrics[PRIMARY] * (1 + 0.08 * (r.pair or 0))})
         for r in rows(pairs=12)
     ]
     findings = run(found, study(pairs=12))
