@@ -104,7 +104,7 @@ def main(
         return 2
     print(_text(title, results))
     if options.output:
-        values = {key: str(value) for key, value in vars(options).items()}
+        values = {key: str(value) for key, value in vars(options).items() if key != "output"}
         facts = {"options": values, "machine": machine.facts()}
         document = {**facts, "results": [_plain(result) for result in results]}
         options.output.write_text(json.dumps(document, indent=1) + "\n")

@@ -224,7 +224,7 @@ def main() -> int:
         return 2
     print(read_speed_report.markdown(results, options.workers))
     if options.output:
-        facts = {"options": {k: str(v) for k, v in vars(options).items()}}
+        facts = {"options": {k: str(v) for k, v in vars(options).items() if k != "output"}}
         facts |= {"machine": machine.facts()}
         document = facts | {"results": [asdict(result) for result in results]}
         text = json.dumps(document, indent=1) + "\n"
