@@ -57,7 +57,7 @@ def export(rows: Sequence[Row], output: Path) -> list[Path]:
 
 def _arm(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """(file name, contents) of one arm."""
-    samples = [_samples(row) for row in rows]
+    samples = read.samples_of([row.run_id for row in rows]).values()
     first = rows[0]
     framework, device = first.cell["framework"], first.cell["device"]
     label = first.arm.removeprefix(framework).strip()
@@ -76,11 +76,6 @@ def _arm(rows: Sequence[Row]) -> list[tuple[str, str]]:
         name = recordings.file_name(framework, "test", device, label, len(rows), 0)
         found.append((name, recordings.text_of([], passes)))
     return found
-
-
-def _samples(row: Row) -> dict[str, np.ndarray]:
-    """The one place where samples are read."""
-    return read.samples(row.run_id)
 
 
 @click.command(cls=Command)

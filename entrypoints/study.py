@@ -28,8 +28,6 @@ from measurement.errors import InputError
 from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm
 from tracking import names, read, write
 
-FIRST_LOOK = stopping.FIRST_LOOK
-
 
 def default_arms(device: str) -> tuple[list[str], list[dict[str, str]]]:
     """(arms, comparisons). The A/A arm is PyTorch a second time.
@@ -105,9 +103,9 @@ def design(options: dict[str, Any], base: Condition) -> dict[str, Any]:
         reference = comparisons[0]["denominator"]
         arms.append(f"{reference} slowdown_percent={options['slowdown_percent']:g}")
         comparisons.append(_pairing(arms[-1], reference, "injected"))
-    if options["until_resolved"] and options["pairs"] < FIRST_LOOK:
+    if options["until_resolved"] and options["pairs"] < stopping.FIRST_LOOK:
         raise InputError(
-            f"pairs={options['pairs']} with until_resolved: expected {FIRST_LOOK} or more, the "
+            f"pairs={options['pairs']} with until_resolved: expected {stopping.FIRST_LOOK} or more, the "
             "most that may be run; an interval that may be looked at needs that many"
         )
     return fixed(options, base, arms, comparisons)
@@ -213,7 +211,11 @@ def run_slots(
         item_show_func=lambda arm: arm or "",
     ) as bar:  # fmt: skip
         for number, slot in enumerate(missing):
-            if plan["stopping"] == "anytime" and slot.order == 0 and slot.pair >= FIRST_LOOK:
+            if (
+                plan["stopping"] == "anytime"
+                and slot.order == 0
+                and slot.pair >= stopping.FIRST_LOOK
+            ):
                 look = stopping.look(read.study(name), read.trials(name))
                 click.echo(look.sentence, err=True)
                 if look.resolved:
