@@ -1,0 +1,1 @@
+"""Blocks that several workloads share, one file per framework; plain functions on arrays."""
