@@ -68,7 +68,7 @@ def _arm(rows: Sequence[Row]) -> list[tuple[str, str]]:
             f"the runs of {first.arm} have {lengths[0]} to {lengths[-1]} epochs; expected the same "
             "number in all of them, as the format wants: export runs of one length by run_id"
         )
-    totals = [row.metrics[names.PRIMARY] for row in rows]
+    totals = [row.metrics[names.PRIMARY["train"]] for row in rows]
     name = recordings.file_name(framework, "train", device, label, len(rows), lengths[0])
     found = [(name, recordings.text_of(epochs, totals))]
     passes = [float(np.median(series[_PASSES])) for series in samples if len(series[_PASSES])]

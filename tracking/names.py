@@ -24,22 +24,37 @@ _METRICS = (
     Metric("train/epoch_items_per_second", "items/s", "higher", "throughput of an epoch"),
     Metric("train/loss", "", "lower", "mean training loss"),
     Metric("eval/accuracy", "", "higher", "test accuracy"),
+    Metric("eval/perplexity", "", "lower", "test perplexity"),
     Metric("train/total_seconds", "s", "lower", "training time (all timed epochs)"),
     Metric("train/first_step_seconds", "s", "lower", "first step (compile and allocation)"),
     Metric("train/step_seconds_p50", "s", "lower", "training step, median"),
     Metric("train/step_seconds_p90", "s", "lower", "training step, p90"),
     Metric("train/items_per_second", "items/s", "higher", "training throughput"),
+    Metric("train/tokens_per_second", "tokens/s", "higher", "training throughput in tokens"),
     Metric("inference/latency_seconds_p50", "s", "lower", "latency of one item, median"),
     Metric("inference/latency_seconds_p90", "s", "lower", "latency of one item, p90"),
     Metric("inference/latency_seconds_p99", "s", "lower", "latency of one item, p99"),
     Metric("inference/items_per_second", "items/s", "higher", "batched inference throughput"),
+    Metric("inference/total_seconds", "s", "lower", "time of all timed generations"),
+    Metric("inference/first_call_seconds", "s", "lower", "first call (compile and allocation)"),
+    Metric("inference/first_token_seconds", "s", "lower", "time to the first token"),
+    Metric("inference/prefill_tokens_per_second", "tokens/s", "higher", "prefill throughput"),
+    Metric("inference/decode_tokens_per_second", "tokens/s", "higher", "decode throughput"),
+    Metric("inference/token_seconds_p50", "s", "lower", "latency of a decoded token, median"),
+    Metric("inference/token_seconds_p90", "s", "lower", "latency of a decoded token, p90"),
+    Metric("inference/token_seconds_p99", "s", "lower", "latency of a decoded token, p99"),
+    Metric("inference/encode_seconds", "s", "lower", "time to encode one item"),
+    Metric("inference/decode_seconds", "s", "lower", "time to decode one item"),
+    Metric("inference/real_time_factor", "", "lower", "processing time over audio time"),
+    Metric("inference/seconds_per_audio", "s", "lower", "time of one piece of audio"),
+    Metric("inference/output_tokens", "tokens", None, "tokens of one generation", exact=True),
     Metric("memory/process_peak_bytes", "B", "lower", "peak memory of the process"),
     Metric("memory/device_peak_bytes", "B", "lower", "peak memory of the device allocator"),
-    Metric("energy/joules", "J", "lower", "energy of the timed epochs"),
-    Metric("energy/watts_mean", "W", "lower", "mean power in training"),
-    Metric("target/seconds", "s", "lower", "training time to the target accuracy"),
-    Metric("target/epochs", "epochs", "lower", "epochs to the target accuracy", exact=True),
-    Metric("cost/usd", "USD", "lower", "cost of the timed epochs"),
+    Metric("energy/joules", "J", "lower", "energy of the timed work"),
+    Metric("energy/watts_mean", "W", "lower", "mean power during the timed work"),
+    Metric("target/seconds", "s", "lower", "training time to the target"),
+    Metric("target/epochs", "epochs", "lower", "epochs to the target", exact=True),
+    Metric("cost/usd", "USD", "lower", "cost of the timed work"),
     Metric("hardware/flops_per_second", "FLOP/s", "higher", "achieved arithmetic rate"),
     Metric("hardware/ceiling_fraction", "", "higher", "share of the matrix-product ceiling"),
     Metric("hardware/cpu_percent_mean", "%", None, "CPU use of the worker (100 = one core)"),
@@ -48,13 +63,20 @@ _METRICS = (
     Metric("audit/completion_ratio", "", None, "time of twice the steps over time of the steps"),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
-STEPPED = ("train/epoch_seconds", "train/epoch_items_per_second", "train/loss", "eval/accuracy")
-PRIMARY = "train/total_seconds"
+QUALITIES = ("eval/accuracy", "eval/perplexity")  # a target is one of them
+STEPPED = ("train/epoch_seconds", "train/epoch_items_per_second", "train/loss", *QUALITIES)
+# What a study of each mode asks about, unless it says otherwise.
+PRIMARY: dict[str, str] = {
+    "train": "train/total_seconds",
+    "infer": "inference/items_per_second",
+    "generate": "inference/total_seconds",
+}
 
 # The condition as it ran. Under these names it is a tag of every trial, and a parameter too where
 # MLflow has not logged the same name already as the user asked for it (device=auto).
 CELL = (
     "workload",
+    "mode",
     "framework",
     "device",
     "dtype",
@@ -67,6 +89,7 @@ CELL = (
     "tf32",
     "preset",
     "dataset",
+    "checkpoint",
     "epochs",
     "batch_size",
     "target",
@@ -74,7 +97,8 @@ CELL = (
     "version_framework",
     "version_python",
 )
-ABSENT = {"slowdown_percent": "0"}  # what a run means that was made before the key existed
+# What a run means that was made before the key existed.
+ABSENT = {"mode": "train", "checkpoint": "random", "slowdown_percent": "0"}
 # Sizes of a workload's configuration follow under their own names with this prefix.
 SIZE = "size."
 

@@ -107,7 +107,7 @@ def trial(
         "dtype": "float32", "batch_size": "256", "machine": "m"}, parent="p")  # fmt: skip
     client = MlflowClient()
     metrics = [Metric("train/epoch_seconds", s, 0, i) for i, s in enumerate(seconds)]
-    client.log_batch(run_id, [*metrics, Metric(names.PRIMARY, sum(seconds), 0, 0)])
+    client.log_batch(run_id, [*metrics, Metric(names.PRIMARY["train"], sum(seconds), 0, 0)])
     path = Path(names.SAMPLES)
     write.write_samples(path, {"epoch_seconds": seconds, "inference_seconds": passes})
     client.log_artifact(run_id, str(path))
@@ -121,7 +121,7 @@ def study(store: Path) -> dict[str, list[list[float]]]:
     rng = np.random.default_rng(7)
     arms = {arm: rng.lognormal(-3, 1, (4, 3)).tolist()
             for arm in ("mlx blas=mkl", "pytorch blas=mkl", "pytorch blas=mkl again")}  # fmt: skip
-    design = {"pairs": 4, "margin": 0.05, "metric": names.PRIMARY, "target": 0.9, "family": [],
+    design = {"pairs": 4, "margin": 0.05, "metric": names.PRIMARY["train"], "target": 0.9, "family": [],
               "arms": list(arms), "comparisons": []}  # fmt: skip
     write.finish(write.begin("study", "s", {"study": "s", "design": json.dumps(design)}))
     for i in range(4):
@@ -151,7 +151,7 @@ def test_export_and_import_bit_for_bit(study: dict, tmp_path: Path, run: Run) ->
     again = [
         r for r in published_runs("published trial") if r.data.tags["arm"] == "mlx cpu blas_mkl"
     ]
-    totals = {r.data.metrics.get(names.PRIMARY) for r in again} - {None}
+    totals = {r.data.metrics.get(names.PRIMARY["train"]) for r in again} - {None}
     assert totals == {sum(row) for row in study["mlx blas=mkl"]}
     assert len(read.trials("s")) == 12  # the imported copies are no trials of the study
 
