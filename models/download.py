@@ -1,12 +1,14 @@
 """Files from the network: pinned by sha256, written whole or not at all. For every workload.
 
 A source that cannot deliver raises `Unavailable` with a short reason, so that a caller can name
-every source it tried in one line. Nothing is printed to stdout. pooch is imported only when a
-file or the cache folder is asked for: a worker that reads prepared files does not pay for it.
+every source it tried in one line. Nothing is printed to stdout. pooch and requests are imported
+only when the cache folder or a file is asked for: a worker that reads prepared files does not pay
+for them.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -17,14 +19,15 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import IO, Protocol, TypeVar
 
 from measurement.errors import InputError
+from models import transfer
 
 CACHE = "framework-study"
 CONNECT_SECONDS = 3.0  # for each address of a name
 READ_SECONDS = 30.0
-RETRIES = 1
+RETRIES = 1  # of a download that was cut off
 PIP_SECONDS = 600.0
 
 
@@ -70,12 +73,16 @@ def store(path: Path, content: bytes, source: str) -> None:
 
     The record is written first, so that no stored file lacks it. Raises InputError.
     """
-    record = {"source": source, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     try:
-        write_atomically(Path(f"{path}.json"), json.dumps(record).encode())
+        _remember(path, source)
         write_atomically(path, content)
     except OSError as error:
         raise _unwritable(path.parent, error) from error
+
+
+def _remember(path: Path, source: str) -> None:
+    record = {"source": source, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    write_atomically(Path(f"{path}.json"), json.dumps(record).encode())
 
 
 def _unwritable(folder: Path, error: OSError) -> InputError:
@@ -120,8 +127,9 @@ class Named(Protocol):
 
 
 F = TypeVar("F", bound=Named)
-# What people read about a source, and what gets the files asked for, one by one.
-Source = tuple[str, Callable[[Sequence[F]], Iterator[tuple[F, bytes]]]]
+# What people read about a source, and what gets the files asked for, one by one: the bytes, or
+# the path of a large one that `fetch` has already brought to its place.
+Source = tuple[str, Callable[[Sequence[F]], Iterator[tuple[F, bytes | Path]]]]
 
 
 def collect(
@@ -133,8 +141,9 @@ def collect(
 ) -> None:
     """Store every wanted file in `folder`, each from the first source whose bytes pass `check`.
 
-    check(content, file) raises ValueError. Raises InputError: cannot write; or no source left,
-    then naming each one tried and why it did not deliver.
+    check(content, file) raises ValueError; `fetch` has checked what came as a path. Raises
+    InputError: cannot write; or no source left, then naming each one tried and why it did not
+    deliver.
     """
     ensure_writable(folder)
     missing = list(wanted)
@@ -143,8 +152,11 @@ def collect(
         say(f"{what}: getting {len(missing)} files from {label} into {folder}")
         try:
             for file, content in get(tuple(missing)):
-                check(content, file)
-                store(folder / file.name, content, label)
+                if isinstance(content, Path):
+                    _remember(content, label)
+                else:
+                    check(content, file)
+                    store(folder / file.name, content, label)
                 missing.remove(file)
         except InputError:
             raise
@@ -159,74 +171,79 @@ def collect(
     )
 
 
-class Progress:
-    """What pooch calls while it downloads: a moving line on a terminal, else one line at the end.
-
-    pooch sets `total` (bytes, 0 = unknown), and counts whole chunks, so the sum may overshoot.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.total = 0
-        self.done = 0
-        self.moving = sys.stderr.isatty()
-
-    def update(self, count: int) -> None:
-        self.done += count
-        if self.moving:
-            print(f"\r{self.line()}", end="", file=sys.stderr, flush=True)
-
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        print(f"\r{self.line()}" if self.moving else self.line(), file=sys.stderr, flush=True)
-
-    def line(self) -> str:
-        done = min(self.done, self.total) if self.total else self.done
-        of = f" / {self.total / 1e6:.1f}" if self.total else ""
-        return f"  {self.name}: {done / 1e6:.1f}{of} MB"
-
-
 def fetch(url: str, sha256: str, directory: Path) -> Path:
     """Download `url` into `directory` under its own last name; return the path.
 
-    The bytes have the given sha256, or Unavailable is raised and no file is left. One retry,
-    but none where no connection was made: one name may stand for many silent addresses.
+    The bytes have the given sha256, or Unavailable is raised and no such file is left. A download
+    that is cut off leaves `<name>.part`, and `<name>.part.json` to know it by: it is tried once
+    more, and goes on where it ended, now or in a later call. No retry where nothing came: one name
+    may stand for many silent addresses. Raises InputError: another file has the name; another
+    process is downloading it.
     """
-    import pooch
     import requests
 
-    pooch.get_logger().setLevel("WARNING")
-    name = url.rsplit("/", 1)[-1]
-    http = pooch.HTTPDownloader(
-        progressbar=Progress(name),
-        chunk_size=1 << 16,
-        timeout=(CONNECT_SECONDS, READ_SECONDS),
-    )
-
-    def download(url: str, output_file: object, pooch: object) -> None:
+    path = directory / url.rsplit("/", 1)[-1].split("?")[0]
+    if path.exists():
+        _expect(path, sha256)
+        return path
+    part = Path(f"{path}.part")
+    with open(part, "ab+") as stream:
+        _lock(stream, path)
         try:
-            http(url, output_file, pooch)
-        except requests.ConnectionError as error:  # nobody there: pooch must not try again
-            raise Unavailable(f"{_cause(error)} for {name}") from error
+            _try(url, sha256, stream)
+            os.fsync(stream.fileno())
+            os.replace(part, path)
+        except requests.HTTPError as error:
+            status = error.response.status_code if error.response is not None else "error"
+            raise Unavailable(f"HTTP {status} for {path.name}") from error
+        except requests.RequestException as error:
+            raise Unavailable(f"{_cause(error)} for {path.name}") from error
+        finally:
+            if path.exists() or not _size(stream):
+                part.unlink(missing_ok=True)
+                transfer.record(part).unlink(missing_ok=True)
+    return path
 
-    store = pooch.create(
-        path=directory,
-        base_url="",
-        registry={name: f"sha256:{sha256}"},
-        urls={name: url},
-        retry_if_failed=RETRIES,
-    )
+
+def _try(url: str, sha256: str, stream: IO[bytes]) -> None:
+    import requests
+
+    for attempt in range(1 + RETRIES):
+        before = _size(stream)
+        try:
+            if transfer.receive(url, sha256, stream, (CONNECT_SECONDS, READ_SECONDS)):
+                return
+        except requests.RequestException:
+            if attempt == RETRIES or _size(stream) <= before:
+                raise
+        else:
+            stream.truncate(0)
+            raise Unavailable(f"{Path(stream.name).stem} does not have the sha256 {sha256}")
+
+
+def _size(stream: IO[bytes]) -> int:
+    return os.fstat(stream.fileno()).st_size
+
+
+def _expect(path: Path, sha256: str) -> None:
+    with open(path, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != sha256:
+        raise InputError(
+            f"{path} has sha256 {found}; expected {sha256}: delete it or move it away, then run"
+            " again to fetch a good one"
+        )
+
+
+def _lock(part: IO[bytes], path: Path) -> None:
+    """Two processes that append to one part would spoil it."""
     try:
-        return Path(store.fetch(name, downloader=download))
-    except requests.HTTPError as error:
-        status = error.response.status_code if error.response is not None else "error"
-        raise Unavailable(f"HTTP {status} for {name}") from error
-    except requests.RequestException as error:
-        raise Unavailable(f"{_cause(error)} for {name}") from error
-    except ValueError as error:  # pooch: the hash differs
-        raise Unavailable(f"{name} does not have the sha256 {sha256}") from error
+        fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"another process is downloading {path.name} into {path.parent}; expected to be the"
+            " only one: wait until it is done, or end it"
+        ) from error
 
 
 def _cause(error: Exception) -> str:
