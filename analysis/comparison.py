@@ -28,6 +28,19 @@ COMPARED = (
     "train/step_seconds_p50",
     "train/step_seconds_p90",
     "train/items_per_second",
+    "train/tokens_per_second",
+    "inference/total_seconds",
+    "inference/first_call_seconds",
+    "inference/first_token_seconds",
+    "inference/prefill_tokens_per_second",
+    "inference/decode_tokens_per_second",
+    "inference/token_seconds_p50",
+    "inference/token_seconds_p90",
+    "inference/token_seconds_p99",
+    "inference/encode_seconds",
+    "inference/decode_seconds",
+    "inference/real_time_factor",
+    "inference/seconds_per_audio",
     "inference/latency_seconds_p50",
     "inference/latency_seconds_p90",
     "inference/latency_seconds_p99",
@@ -41,24 +54,29 @@ COMPARED = (
     "hardware/flops_per_second",
     "hardware/ceiling_fraction",
 )
-"""Metrics that are divided by default; device memory only within one framework."""
+"""Metrics that are divided where a study has them; device memory only within one framework."""
 
-SLOWED_UNITS = ("s", "items/s")
+SLOWED_UNITS = ("s", "items/s", "tokens/s")
 """What a slowdown on purpose changes by a known factor."""
 
 SHOWN = (
     *COMPARED,
     "target/epochs",
     "eval/accuracy",
+    "eval/perplexity",
+    "inference/output_tokens",
     "train/loss",
     "hardware/cpu_percent_mean",
     "hardware/gpu_percent_mean",
 )
-"""Metrics shown per arm. Accuracy is not divided: it is evidence of equal work, not a race."""
+"""Metrics shown per arm. Quality is not divided: it is evidence of equal work, not a race."""
+
+PERCENTILES = ("inference/latency_seconds_p", "inference/token_seconds_p")
+"""Of the single calls that a receipt counts."""
 
 
 def analyse(study: Study, rows: Iterable[Row], rng: np.random.Generator) -> Findings:
-    """Compare every declared pairing of a study on every default metric.
+    """Compare every declared pairing of a study on every metric that concerns it.
 
     rng: for the permutation tests (drift, log-rank). Raises InputError as `table.build` does.
     """
@@ -73,7 +91,7 @@ def analyse(study: Study, rows: Iterable[Row], rng: np.random.Generator) -> Find
     found = [
         _compare(table, pairing, metric, drifts)
         for pairing in pairings
-        for metric in dict.fromkeys((study.metric, *study.family, *COMPARED))
+        for metric in dict.fromkeys((study.metric, *study.family, *table.known(COMPARED)))
         if pairing.role != "injected" or METRICS[metric].unit in SLOWED_UNITS
     ]
     found = [_with_verdict(c, study) for c in _with_family(_with_resolution(found), study)]
@@ -92,7 +110,7 @@ def analyse(study: Study, rows: Iterable[Row], rng: np.random.Generator) -> Find
         arrivals=arrived,
         targets=targets(table, arrived, rng),
         notes=_notes(table, found),
-        trials=tuple(records(table, SHOWN)),
+        trials=tuple(records(table, table.known(SHOWN))),
     )
 
 
@@ -109,7 +127,7 @@ def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag
         margin=table.study.margin,
     )
     if not pairs:
-        return replace(base, refused="no pair in which both arms finished")
+        return replace(base, refused=_no_pair(table, pairing))
     measured = [
         (number, a, b) for number, a, b in pairs if metric in a.metrics and metric in b.metrics
     ]
@@ -150,6 +168,11 @@ def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag
         flags=(
             *(flag for flag in ratio.warnings if flag.name != "RARE"),  # once a study: _notes
             *((flags.left_out(lost),) if lost else ()),
+            *(
+                flag
+                for arm in (pairing.numerator, pairing.denominator)
+                for flag in _short_flags(table, arm)
+            ),
             *fairness.design_flags(measured),
             *_order_flags(points, measured),
             *_drift_flags(pairing, metric == table.study.metric, drifts),
@@ -158,8 +181,25 @@ def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag
     )
 
 
+def _no_pair(table: Table, pairing: Pairing) -> str:
+    short = [
+        f"{table.out_of_memory[arm]} trials of {arm} ended for lack of memory"
+        for arm in (pairing.numerator, pairing.denominator)
+        if arm in table.out_of_memory
+    ]
+    return "no pair in which both arms finished" + (f": {' and '.join(short)}" if short else "")
+
+
+def _short_flags(table: Table, arm: str) -> tuple[Flag, ...]:
+    """OUT-OF-MEMORY of the trials that are not in the table because of it."""
+    ended = table.out_of_memory.get(arm, 0)
+    if not ended:
+        return ()
+    return (flags.out_of_memory(arm, ended, ended + len(table.arms[arm])),)
+
+
 def _ratio(metric: str, first: list[float], second: list[float], pairs: fairness.Pairs) -> Ratio:
-    if not metric.startswith("inference/latency_seconds_p"):
+    if not metric.startswith(PERCENTILES):
         return statistics.paired_ratio(first, second)
     calls = min(
         int(row.receipt["latency_calls"]) for _, a, b in pairs for row in (a, b) if row.receipt
@@ -292,7 +332,7 @@ def _with_verdict(c: Comparison, study: Study) -> Comparison:
 def _summary(table: Table, arm: str, drifts: dict[str, Flag]) -> ArmSummary:
     rows = list(table.arms[arm].values())
     values, reasons = {}, {}
-    for metric in SHOWN:
+    for metric in table.known(SHOWN):
         have = [row.metrics[metric] for row in rows if metric in row.metrics]
         if have:
             values[metric] = (float(np.median(have)), min(have), max(have))
@@ -304,7 +344,11 @@ def _summary(table: Table, arm: str, drifts: dict[str, Flag]) -> ArmSummary:
         condition=dict(rows[0].cell),
         values=values,
         not_measured=reasons,
-        flags=(*fairness.trial_flags(rows), *((drifts[arm],) if arm in drifts else ())),
+        flags=(
+            *fairness.trial_flags(rows),
+            *_short_flags(table, arm),
+            *((drifts[arm],) if arm in drifts else ()),
+        ),
     )
 
 

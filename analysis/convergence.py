@@ -1,4 +1,4 @@
-"""Time to the target accuracy of a study's arms, in seconds and in epochs."""
+"""Time to the target quality of a study's arms, in seconds and in epochs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ def _time_and_budget(row: Row, unit: str) -> tuple[float, float]:
 
 
 def arrivals(table: Table) -> dict[tuple[str, str], Arrival]:
-    """When the runs of each arm reached the target, by (arm, unit); empty without a target."""
-    found = {}
+    """When the runs of each arm reached the target, by (arm, unit); empty without a target or
+    without training."""
+    found: dict[tuple[str, str], Arrival] = {}
+    if table.study.target <= 0 or table.study.mode != "train":
+        return found
     for arm, by_pair in table.arms.items():
         for unit in TARGET_UNITS:
-            if table.study.target > 0 and by_pair:
+            if by_pair:
                 data = [_time_and_budget(row, unit) for row in by_pair.values()]
                 found[arm, unit] = arrival([t for t, _ in data], [b for _, b in data])
     return found

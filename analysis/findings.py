@@ -77,7 +77,7 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class Target:
-    """Time to the target accuracy of two arms in one unit ("s" or "epochs")."""
+    """Time to the target of two arms in one unit ("s" or "epochs")."""
 
     numerator: str
     denominator: str

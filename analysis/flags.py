@@ -211,6 +211,12 @@ def left_out(pairs: int) -> Flag:
     )
 
 
+def out_of_memory(arm: str, ended: int, trials: int) -> Flag:
+    """OUT-OF-MEMORY: trials without times; the others are those that happened to fit."""
+    what, remedy = TRIAL_REMEDIES["OUT-OF-MEMORY"]
+    return Flag("OUT-OF-MEMORY", f"{ended} of {trials} trials of {arm} {what}.", remedy)
+
+
 def differs_from_itself(arm: str, low: float, high: float) -> Flag:
     """A/A: the interval of an arm against itself excludes 1."""
     return Flag(
@@ -272,6 +278,15 @@ TRIAL_REMEDIES = {
     ),
     "STOLEN-CPU": ("lost over 10 % of the cores to the hypervisor", "Repeat at a quieter time."),
     "TF32": ("rounded float32 products to TF32", "Set MLX_ENABLE_TF32=0."),
+    "OUT-OF-MEMORY": (
+        "ended for lack of memory and have no times",
+        "Choose a smaller batch_size or preset for every arm, or a device with more memory.",
+    ),
+    "RANDOM-WEIGHTS": (
+        "generated with seeded random weights: the speed is that of trained weights of the same "
+        "shape, the text means nothing",
+        "Give checkpoint=FOLDER for text.",
+    ),
     "DIVERGED": ("ended with an infinite or NaN loss", "Lower learning_rate."),
     "LOAD": ("ran while other programs kept the machine busy", "Close them and repeat."),
     "AUDIT": (
@@ -279,7 +294,7 @@ TRIAL_REMEDIES = {
         "Look at the barrier of the adapter, or repeat on a quiet machine.",
     ),
     "DIRTY-TREE": ("ran code that is in no commit", "Commit, then measure."),
-    "SYNTHETIC": ("used generated data, as asked for", "Choose dataset=mnist for the real one."),
+    "SYNTHETIC": ("used generated data, as asked for", "Leave out dataset for the real one."),
     "BATTERY": ("ran on battery", "Plug the machine in."),
     "LOW-POWER": ("ran in low power mode", "Switch it off."),
     "SWAP": ("ran with more than half of the swap in use", "Free memory."),

@@ -6,7 +6,8 @@ Only FINISHED trials enter; a trial killed half way is as good as never started.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,27 @@ ZERO_ALLOWED = frozenset(
     {"hardware/cpu_percent_mean", "hardware/gpu_percent_mean", "eval/accuracy", "cost/usd"}
 )
 
+MAY_DIVERGE = frozenset({"train/loss", "eval/perplexity"})
+"""An infinite or NaN loss is a result."""
+
 
 @dataclass(frozen=True)
 class Table:
-    """The trials of one study. arms: arm -> pair -> row; left_out: sentences on unused rows."""
+    """The trials of one study. arms: arm -> pair -> row; left_out: sentences on unused rows;
+    out_of_memory: arm -> trials that ended for lack of memory."""
 
     study: Study
     arms: Mapping[str, Mapping[int, Row]]
     left_out: tuple[str, ...]
+    out_of_memory: Mapping[str, int]
+
+    def known(self, metrics: Iterable[str]) -> list[str]:
+        """Those of some metrics that concern this study: declared, measured in a trial, or missing
+        there for a reason that it states."""
+        known = {self.study.metric, *self.study.family}
+        for row in self.trials():
+            known |= row.metrics.keys() | row.not_measured.keys()
+        return [metric for metric in metrics if metric in known]
 
     def pairs(self, numerator: str, denominator: str) -> list[tuple[int, Row, Row]]:
         """(pair, row, row) of every pair in which both arms finished, in order of the pairs."""
@@ -51,6 +65,7 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
     """
     rows = list(rows)
     finished = [row for row in rows if row.status == "FINISHED"]
+    short = Counter(r.arm for r in rows if r.status != "FINISHED" and "OUT-OF-MEMORY" in r.flags)
     arms: dict[str, dict[int, Row]] = {arm: {} for arm in study.arms}
     unpaired = 0
     for row in sorted(finished, key=lambda row: row.start_seconds):
@@ -69,6 +84,12 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
     for arm, by_pair in arms.items():
         _check_one_condition(study.name, arm, list(by_pair.values()))
     if not any(arms.values()):
+        if short:
+            raise InputError(
+                f"study {study.name} has no finished trial: "
+                f"{sum(short.values())} ended for lack of memory ({', '.join(sorted(short))}); "
+                "start a new study with a smaller batch_size or preset"
+            )
         raise InputError(
             f"study {study.name} has no finished trial; run the study again, it resumes where it "
             "stopped"
@@ -81,18 +102,20 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
         )
     left_out = []
     if len(rows) > len(finished):
-        left_out.append(f"{len(rows) - len(finished)} trials did not finish and are left out.")
+        why = f", {sum(short.values())} of them for lack of memory ({', '.join(sorted(short))})"
+        left_out.append(
+            f"{len(rows) - len(finished)} trials did not finish and are left out"
+            f"{why if short else ''}."
+        )
     if unpaired:
         left_out.append(f"{unpaired} trials belong to no pair of this study and are left out.")
-    return Table(study, arms, tuple(left_out))
+    return Table(study, arms, tuple(left_out), short)
 
 
 def check_values(row: Row) -> None:
     """InputError when a metric is no measurement; a metric that is absent is 'not measured'."""
     for name, value in row.metrics.items():
-        if (
-            not math.isfinite(value) and name != "train/loss"
-        ):  # a loss may diverge: that is a result
+        if not math.isfinite(value) and name not in MAY_DIVERGE:
             kind = "not a number" if math.isnan(value) else "infinite"
             raise InputError(
                 f"run {row.run_id} ({row.name}): {name} is {kind}; expected a finite number, or "
@@ -105,17 +128,51 @@ def check_values(row: Row) -> None:
 
 
 def check_units(row: Row) -> None:
-    """InputError when time, throughput and items contradict each other, as they do when one of them
-    is in another unit (milliseconds, or a rate per batch)."""
-    seconds, rate = (row.metrics.get(f"train/{n}") for n in ("total_seconds", "items_per_second"))
-    items = row.receipt.get("items") if row.receipt else None
-    if not seconds or not rate or not isinstance(items, int | float) or not items:
-        return
-    if not 0.5 < seconds * rate / items < 2:  # any two units are further apart
-        raise InputError(
-            f"run {row.run_id} ({row.name}): {seconds:g} s at {rate:g} items/s are "
-            f"{seconds * rate:.4g} items, the receipt says {items:.4g}; expected seconds and items "
-            "per second: units are mixed"
+    """InputError when times, rates and counts contradict each other, as they do when one of them is
+    in another unit (milliseconds, or a rate per batch)."""
+    for measured, stated, sentence in _twice_known(row):
+        if not 0.5 < measured / stated < 2:  # any two units are further apart
+            raise InputError(f"run {row.run_id} ({row.name}): {sentence}: units are mixed")
+
+
+def _twice_known(row: Row) -> Iterator[tuple[float, float, str]]:
+    """(value by the metrics, the same by the receipt or other metrics, sentence if they differ)."""
+    receipt, get = row.receipt or {}, row.metrics.get
+    items = receipt.get("items")
+    for group in ("train", "inference"):
+        seconds, rate = get(f"{group}/total_seconds"), get(f"{group}/items_per_second")
+        if seconds and rate and items:
+            yield (
+                seconds * rate,
+                items,
+                (
+                    f"{seconds:g} s at {rate:g} items/s are {seconds * rate:.4g} items, the receipt says "
+                    f"{items:.4g}; expected seconds and items per second"
+                ),
+            )
+    begin = get("inference/first_token_seconds") or get("inference/encode_seconds")
+    seconds, rate = get("inference/total_seconds"), get("inference/decode_tokens_per_second")
+    tokens, prompt = receipt.get("tokens"), receipt.get("prompt_tokens")
+    if begin and seconds and rate and items and tokens:
+        parts = items * begin + (tokens - items) / rate
+        yield (
+            parts,
+            seconds,
+            (
+                f"{items:.4g} first phases of {begin:g} s and {tokens - items:.4g} tokens at {rate:g} "
+                f"tokens/s take {parts:.4g} s, the run says {seconds:.4g} s; expected seconds and tokens "
+                "per second"
+            ),
+        )
+    rate = get("inference/prefill_tokens_per_second")
+    if begin and rate and items and prompt:
+        yield (
+            begin * rate,
+            prompt / items,
+            (
+                f"{begin:g} s at {rate:g} tokens/s are {begin * rate:.4g} tokens of a prompt, the receipt "
+                f"says {prompt / items:.4g}; expected seconds and tokens per second"
+            ),
         )
 
 

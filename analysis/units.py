@@ -9,6 +9,7 @@ _PREFIXES = {
     "B": ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")),
     "FLOP/s": ((1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1e6, "MFLOP/s")),
     "items/s": ((1e6, "million items/s"), (1, "items/s")),
+    "tokens/s": ((1e6, "million tokens/s"), (1, "tokens/s")),
 }
 
 

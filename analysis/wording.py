@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from analysis.units import digits
+from tracking.names import METRICS
 
 if TYPE_CHECKING:
     from analysis.findings import Comparison
@@ -23,6 +24,9 @@ KNOWN_TRUTH = frozenset({"resolution", "injected"})
 """Roles whose ratio is known beforehand: they test the measurement, not the frameworks."""
 QUESTIONS = frozenset({"headline", "version", "sweep"})
 """Roles of the pairings a study was made for: they are tested as one declared family."""
+
+MODES = {"train": "training", "infer": "inference", "generate": "generation"}
+"""What the trials of a study did, by its mode."""
 
 # group or full name of a metric -> what the better arm does
 _VERBS = {
@@ -54,6 +58,18 @@ def verb(metric: str, first_is_better: bool) -> str:
     words = _VERBS if first_is_better else _OPPOSITES
     plain = "is faster than" if first_is_better else "is slower than"
     return words.get(metric) or words.get(metric.split("/")[0]) or plain
+
+
+def target(metric: str, value: float) -> str:
+    """A target in words; a perplexity is met from above, an accuracy from below.
+
+    >>> target("eval/accuracy", 0.96), target("eval/perplexity", 120)
+    ('96 % test accuracy', 'test perplexity of 120 or less')
+    """
+    about = METRICS[metric]
+    if metric == "eval/accuracy":
+        return f"{100 * value:g} % {about.label}"
+    return f"{about.label} of {value:g} or {'less' if about.better == 'lower' else 'more'}"
 
 
 def percent(share: float) -> str:

@@ -72,6 +72,16 @@ class Study:
         """Looked at after every block, so that only an interval valid at any time may speak."""
         return self.design.get("stopping") == "anytime"
 
+    @property
+    def mode(self) -> str:
+        """train, infer or generate."""
+        return str(self.design.get("mode", names.ABSENT["mode"]))
+
+    @property
+    def quality(self) -> str:
+        """The metric that the target is a value of."""
+        return str(self.design.get("quality", "eval/accuracy"))
+
 
 def trials(
     study: str | None = None, run_ids: Sequence[str] | None = None, finished: bool = True
@@ -135,7 +145,7 @@ def _study(run: Found) -> Study:
         pairs=design["pairs"],
         margin=design["margin"],
         metric=design["metric"],
-        target=design["target"],
+        target=float(design.get("target") or 0),  # what does not train has none
         family=tuple(design["family"]),
         arms=tuple(design["arms"]),
         comparisons=tuple(Pairing(**pairing) for pairing in design["comparisons"]),
