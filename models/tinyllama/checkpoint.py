@@ -7,7 +7,6 @@ A checkpoint is "random", a folder, a safetensors file beside its config.json, o
 from __future__ import annotations
 
 import hashlib
-import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from measurement.errors import InputError
-from models import checkpoints, download
+from models import checkpoints, hub
 from models.checkpoints import Weights
 from models.parameters import draw
-from models.tinyllama import prompts
 from models.tinyllama.config import INITIAL, Config
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 RANDOM = "random"
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+# The beginning of children's stories and of plain statements: small models know both.
+PROMPTS = (
+    "Once upon a time, there was a little girl named Lily. She loved to play outside.",
+    "One day, a small dog found a red ball in the park.",
+    "Tom and his mother went to the store to buy some bread.",
+    "The capital of France is",
+)
 _SIZES = {  # field of Config -> key of config.json
     "layers": "num_hidden_layers",
     "dimension": "hidden_size",
@@ -58,7 +62,7 @@ def sizes(checkpoint: str, data_dir: str) -> dict[str, Any]:
     """
     if checkpoint == RANDOM:
         return {}
-    path = folder(checkpoint, data_dir) / "config.json"
+    path = hub.folder(checkpoint, data_dir) / "config.json"
     stored = checkpoints.read_json(path)
     if stored.get("model_type") != "llama":
         raise InputError(
@@ -100,8 +104,8 @@ def _refuse(stored: dict[str, Any], path: Path) -> None:
 def _eos(stored: dict[str, Any]) -> int:
     """The token that ends a text; of several the first, -1 for none."""
     token = stored.get("eos_token_id")
-    token = token[0] if isinstance(token, list) and token else token
-    return -1 if token is None else token
+    tokens = token if isinstance(token, list) else [token]
+    return -1 if not tokens or tokens[0] is None else int(tokens[0])
 
 
 def load(config: Config, checkpoint: str, data_dir: str, seed: int) -> Weights:
@@ -115,7 +119,7 @@ def load(config: Config, checkpoint: str, data_dir: str, seed: int) -> Weights:
         made = hashlib.sha256(f"{INITIAL} {seed} {shapes}".encode()).hexdigest()
         source = f"random weights: normal, deviation {INITIAL.std}, seed {seed}"
         return Weights(draw(config.parameters(), seed), source, made)
-    path = folder(checkpoint, data_dir)
+    path = hub.folder(checkpoint, data_dir)
     given = Path(checkpoint).expanduser()
     weights = given if given.is_file() else path
     values = checkpoints.read(weights)
@@ -143,53 +147,6 @@ def _drop_derived(values: dict[str, np.ndarray], config: Config, where: str) -> 
         del values[name]
 
 
-def folder(checkpoint: str, data_dir: str) -> Path:
-    """The folder of a checkpoint's files; a hub id's are fetched first. Raises InputError."""
-    path = Path(checkpoint).expanduser()
-    if path.exists():
-        return path.parent if path.is_file() else path
-    if not _HUB_ID.fullmatch(checkpoint) or checkpoint.endswith(".safetensors"):
-        raise InputError(
-            f"checkpoint {checkpoint!r} is no folder or file here; expected 'random', a folder with"
-            " config.json and model.safetensors, or a hub id owner/name[@revision]"
-        )
-    return _fetch(checkpoint, data_dir)
-
-
-@cache
-def _fetch(checkpoint: str, data_dir: str) -> Path:
-    """From the hub or its cache (resumable, progress on stderr): the top folder's *.safetensors
-    and *.json."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    name, _, revision = checkpoint.partition("@")
-    place = None if data_dir == "auto" else download.directory(data_dir) / "huggingface"
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision or None,
-                cache_dir=place,
-                allow_patterns=["*.safetensors", "*.json"],
-                ignore_patterns=["*/*"],
-                etag_timeout=10,
-            )
-        )
-    except LocalEntryNotFoundError as error:
-        reason = "the hub cannot be reached and the cache lacks it"
-        cause: Exception = error
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "error")
-        reason, cause = f"the hub answered {status}", error
-    except (HFValidationError, OSError) as error:
-        reason, cause = " ".join(str(error).split())[:200], error
-    raise InputError(
-        f"checkpoint {checkpoint!r} is no folder here, and {reason}; expected a hub id"
-        " owner/name[@revision] and a network: correct it, or name a folder with the files"
-    ) from cause
-
-
 @cache
 def _tokenizer(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer
@@ -208,7 +165,7 @@ def _tokenizer(path: Path) -> Tokenizer:
 def encode(text: str, checkpoint: str, data_dir: str) -> list[int]:
     """The tokens of `text`, the begin token included where the tokenizer puts one. Raises
     InputError: no tokenizer, or one of another vocabulary than the weights."""
-    found = _tokenizer(folder(checkpoint, data_dir) / "tokenizer.json").encode(text).ids
+    found = _tokenizer(hub.folder(checkpoint, data_dir) / "tokenizer.json").encode(text).ids
     vocabulary = sizes(checkpoint, data_dir)["vocabulary"]
     if not found or max(found) >= vocabulary:
         raise InputError(
@@ -223,8 +180,30 @@ def text(tokens: list[int], checkpoint: str, data_dir: str) -> str | None:
     """The text of `tokens`; None for random weights, which have no tokenizer."""
     if checkpoint == RANDOM:
         return None
-    path = folder(checkpoint, data_dir) / "tokenizer.json"
+    path = hub.folder(checkpoint, data_dir) / "tokenizer.json"
     return str(_tokenizer(path).decode(tokens, skip_special_tokens=True))
+
+
+def lines(dataset: str) -> list[str]:
+    """The prompts of a data set: those of a .txt file, else the fixed ones.
+
+    Raises InputError: a file that is missing, empty or not UTF-8 text.
+    """
+    if not dataset.endswith(".txt"):
+        return list(PROMPTS)
+    path = Path(dataset).expanduser()
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); expected a text file, one prompt a line"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; expected one prompt a line") from error
+    found = [line for line in found if line]
+    if not found:
+        raise InputError(f"{path} holds no prompt; expected one a line")
+    return found
 
 
 def texts(dataset: str, checkpoint: str, data_dir: str) -> list[tuple[str, list[int]]]:
@@ -232,7 +211,7 @@ def texts(dataset: str, checkpoint: str, data_dir: str) -> list[tuple[str, list[
     none for random weights. Raises InputError: as `encode`; a prompt longer than the context."""
     if checkpoint == RANDOM:
         return []
-    found = [(line, encode(line, checkpoint, data_dir)) for line in prompts.lines(dataset)]
+    found = [(line, encode(line, checkpoint, data_dir)) for line in lines(dataset)]
     for _, tokens in found:
         Config(**sizes(checkpoint, data_dir)).check_context(len(tokens), 1)
     return found

@@ -22,9 +22,9 @@ INITIAL = Normal(0.02)
 class Config:
     """TinyLlama-1.1B. A checkpoint sets everything but the two counts of tokens.
 
-    A speed run reads `prompt_tokens` and then makes `decode_tokens` steps, whatever the tokens are.
-    128 and 128: a prompt long enough that reading it is bound by arithmetic, and enough steps for a
-    tail of their latencies; mlx-lm and llama.cpp publish figures for counts of this size.
+    A speed run reads `prompt_tokens` and makes `decode_tokens`, the first of them with the prompt,
+    whatever they are. 128 and 128: a prompt long enough that reading it is bound by arithmetic, and
+    enough steps for a tail of their latencies.
     tied: 1 where the head is the embedding. eos: the token that ends a text, -1 for none.
     """
 
@@ -62,6 +62,10 @@ class Config:
             raise InputError(f"tied is {self.tied}; expected 0 or 1")
         if self.eos >= self.vocabulary:
             raise InputError(f"eos is {self.eos}; expected less than vocabulary {self.vocabulary}")
+        if self.decode_tokens < 2:
+            raise InputError(
+                f"decode_tokens is {self.decode_tokens}; expected 2 or more, to time one"
+            )
         self.check_context(self.prompt_tokens, self.decode_tokens)
 
     def check_context(self, prompt: int, more: int) -> None:
@@ -103,16 +107,16 @@ class Config:
         products, attention over the tokens seen so far, and the head once per token made."""
         d, narrow = self.dimension, self.dimension // self.heads * self.key_value_heads
         block = 2 * d * d + 2 * d * narrow + 3 * d * self.feed_forward
-        tokens = self.prompt_tokens + self.decode_tokens
+        tokens = self.prompt_tokens + self.decode_tokens - 1  # the last one made is not read
         seen = tokens * (tokens + 1) // 2
-        head = (1 + self.decode_tokens) * d * self.vocabulary
+        head = self.decode_tokens * d * self.vocabulary
         return 2 * (self.layers * (tokens * block + 2 * d * seen) + head)
 
     def rates(self, begin_seconds: float, decode_seconds: float) -> dict[str, float]:
-        """Metrics of one item from the seconds of reading its prompt and of all its steps."""
+        """Metrics of one item, from the seconds to its first token and from there to its last."""
         return {
             "inference/prefill_tokens_per_second": self.prompt_tokens / begin_seconds,
-            "inference/decode_tokens_per_second": self.decode_tokens / decode_seconds,
+            "inference/decode_tokens_per_second": (self.decode_tokens - 1) / decode_seconds,
             "inference/first_token_seconds": begin_seconds,
         }
 
@@ -132,4 +136,8 @@ SMOKE = Config(
 CPU = replace(Config(), layers=4, prompt_tokens=64, decode_tokens=24)
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "study": Config()}
 DEFAULT_PRESET = {"cpu": "cpu", "gpu": "study"}
-PLANS: dict[str, dict[str, int]] = {"smoke": {}, "cpu": {}, "study": {}}
+PLANS: dict[str, dict[str, float]] = {
+    "smoke": {"passes": 2, "latency_passes": 1, "audit_seconds": 0.02, "ceiling_seconds": 0.02},
+    "cpu": {"passes": 3, "latency_passes": 1},
+    "study": {},
+}

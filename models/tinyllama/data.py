@@ -9,7 +9,6 @@ import numpy as np
 from measurement.errors import InputError
 from models.dataset import Data
 from models.tinyllama import checkpoint as checkpoints
-from models.tinyllama import prompts
 from models.tinyllama.config import DATASETS, OWN_DATA, Config
 
 ITEMS = 4  # of random tokens, as many as there are fixed prompts
@@ -22,7 +21,7 @@ def prepare(dataset: str, data_dir: str) -> None:
     Raises InputError: an unknown data set, a file that holds no prompts.
     """
     _check(dataset)
-    prompts.lines(dataset)
+    checkpoints.lines(dataset)
 
 
 def load(config: Config, dataset: str, data_dir: str, checkpoint: str = "random") -> Data:

@@ -129,7 +129,7 @@ def begin(model: Model, inputs: mx.array, capacity: int) -> Step:
     for `capacity` tokens in all."""
     x, (layers, position) = model.model(inputs, None)
     room = [(0, 0), (0, 0), (0, capacity - inputs.shape[1]), (0, 0)]
-    padded = [tuple(mx.pad(part, room) for part in layer) for layer in layers]
+    padded = [(mx.pad(keys, room), mx.pad(values, room)) for keys, values in layers]
     logits = model.head(x[:, -1])
     return mx.argmax(logits, axis=-1), logits, (padded, position)
 

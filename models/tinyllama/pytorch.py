@@ -135,7 +135,9 @@ def begin(model: Model, inputs: torch.Tensor, capacity: int) -> Step:
     for `capacity` tokens in all."""
     x, (layers, position) = model.model(inputs, None)
     room = (0, 0, 0, capacity - inputs.shape[1])
-    padded = [tuple(nn.functional.pad(part, room) for part in layer) for layer in layers]
+    padded = [
+        (nn.functional.pad(keys, room), nn.functional.pad(values, room)) for keys, values in layers
+    ]
     logits = model.head(x[:, -1])
     return torch.argmax(logits, dim=-1), logits, (padded, position)
 
