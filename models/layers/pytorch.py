@@ -1,6 +1,8 @@
-"""Attention and caches in PyTorch. Twin of mlx.py: a diff shows only the spelling."""
+"""Attention, caches and AdamW in PyTorch. Twin of mlx.py: a diff shows only the spelling."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -42,3 +44,95 @@ def store(cache: torch.Tensor, value: torch.Tensor, position: torch.Tensor) -> t
     """`cache` (n, heads, capacity, size) with `value` (n, heads, 1, size) at `position`, an array
     of one integer. In place."""
     return cache.index_copy_(2, position, value)
+
+
+@torch.library.custom_op(
+    "layers::adamw", mutates_args=("parameters", "first", "second", "lost", "steps")
+)
+def _adamw(
+    parameters: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+    first: list[torch.Tensor],
+    second: list[torch.Tensor],
+    lost: list[torch.Tensor],
+    steps: torch.Tensor,
+    rate: torch.Tensor,
+    weight_decay: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+) -> None:
+    """The kernel of torch.optim.AdamW(fused=True) as one operator, which torch.compile takes into
+    the graph of a step; neither the class nor the bare kernel can be compiled (torch 2.13). What is
+    inside is not compiled: a compiler would leave out the very rounding that `lost` makes good."""
+    steps.add_(1)
+    values = parameters
+    if lost:
+        values = [p.float() for p in parameters]
+        torch._foreach_add_(values, lost)
+    torch._fused_adamw_(
+        values,
+        [gradient.float() for gradient in gradients],
+        first,
+        second,
+        [],
+        [steps] * len(values),
+        lr=rate,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=weight_decay,
+        eps=epsilon,
+        amsgrad=False,
+        maximize=False,
+    )
+    if lost:
+        torch._foreach_copy_(parameters, values)
+        torch._foreach_copy_(lost, values)
+        torch._foreach_sub_(lost, [p.float() for p in parameters])
+
+
+class AdamW:
+    """AdamW with bias correction (Loshchilov and Hutter 2019), all parameters decayed. The rate
+    rises linearly from 0, over `warmup_steps`, to `learning_rate` (0: it is that from the start).
+
+    Moments are float32. Parameters in 16 bits are updated in float32 too: `lost` keeps what their
+    rounding cut off, or updates below half a unit in the last place would never add up.
+    state: all that an update changes, but the parameters; zeros at the start.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        learning_rate: float,
+        warmup_steps: int,
+        weight_decay: float,
+        betas: tuple[float, float],
+        epsilon: float,
+    ) -> None:
+        self.parameters = list(model.parameters())
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+        self.constants = (weight_decay, *betas, epsilon)
+        self.first, self.second, self.lost = (
+            [torch.zeros_like(p, dtype=torch.float32) for p in chosen]
+            for chosen in (
+                self.parameters,
+                self.parameters,
+                [p for p in self.parameters if p.dtype != torch.float32],
+            )
+        )
+        self.steps = torch.zeros((), device=self.parameters[0].device)
+        self.state = [self.steps, *self.first, *self.second, *self.lost]
+
+    def update(self, gradients: Sequence[torch.Tensor]) -> None:
+        """One step, in place; `gradients` in the order of the parameters."""
+        with torch.no_grad():
+            share = self.steps / self.warmup_steps if self.warmup_steps else self.steps + 1
+            rate = torch.clamp(share, max=1.0) * self.learning_rate
+            parameters = [p.detach() for p in self.parameters]
+            moments = (self.first, self.second, self.lost)
+            _adamw(parameters, list(gradients), *moments, self.steps, rate, *self.constants)
+
+    def restart(self) -> None:
+        """The state as before the first step."""
+        torch._foreach_zero_(self.state)
