@@ -19,10 +19,11 @@ from typing import Any
 import frameworks
 import models
 from analysis.statistics import Ratio, paired_ratio
-from entrypoints.supervisor import environment
-from entrypoints.worker import Session
+from entrypoints.session import open_session
+from entrypoints.supervisor import environment, resolve
 from measurement import blas, machine, schedule
 from measurement.errors import InputError
+from measurement.schedule import Condition
 
 FRAMEWORKS = ("mlx", "pytorch")
 Samples = dict[str, list[float]]
@@ -59,8 +60,10 @@ def whole(text: str) -> int:
     return value
 
 
-def parser(description: str, pairs: int, dataset: str) -> argparse.ArgumentParser:
-    """The options that both scripts take."""
+def parser(
+    description: str, pairs: int, dataset: str, preset: str = "study"
+) -> argparse.ArgumentParser:
+    """The options that every script takes."""
     found = argparse.ArgumentParser(description=description)
     add = found.add_argument
     add("--framework", choices=("both", *FRAMEWORKS), default="both")
@@ -72,9 +75,9 @@ def parser(description: str, pairs: int, dataset: str) -> argparse.ArgumentParse
     )
     add("--threads", type=whole, default=1, help="for every library, in both frameworks")
     add("--device", choices=("auto", "cpu", "gpu"), default="cpu")
-    add("--preset", choices=("smoke", "study"), default="study")
-    add("--dataset", choices=("mnist", "synthetic"), default=dataset)
-    add("--data_dir", default="auto", help="folder of the MNIST files")
+    add("--preset", default=preset)
+    add("--dataset", default=dataset)
+    add("--data_dir", default="auto", help="folder of the data files")
     add("--seed", type=int, default=0, help="of the order, the parameters and the batches")
     add("--output", type=Path, help="also write everything, samples included, to this JSON file")
     return found
@@ -85,6 +88,7 @@ def main(
     title: str,
     measure: Callable[[str, argparse.Namespace], Measured],
     check: Callable[[str, argparse.Namespace], Any] = lambda framework, options: None,
+    workload: str = "mnist",
 ) -> int:
     """Checks, prepares the data, measures each framework in its own process, prints, writes."""
     try:
@@ -96,7 +100,7 @@ def main(
         chosen = FRAMEWORKS if options.framework == "both" else (options.framework,)
         for framework in chosen:
             check(framework, options)
-        models.load("mnist", "data").prepare(options.dataset, options.data_dir)
+        models.load(workload, "data").prepare(options.dataset, options.data_dir)
         os.environ.update(environment(options.threads))
         results = [_in_process(measure, framework, options) for framework in chosen]
     except InputError as error:
@@ -132,13 +136,21 @@ def _in_process(
         return pool.submit(measure, framework, options).result()
 
 
-def session(framework: str, options: argparse.Namespace, compiled: str = "auto") -> Session:
-    """The worker's own session, as a trial makes it; `compiled` is auto, on or off."""
-    sizes = models.load("mnist", "config").PRESETS[options.preset]
-    spec = {"workload": "mnist", "framework": framework, "sizes": asdict(sizes), "dtype": "float32"}
+def session(
+    framework: str, options: argparse.Namespace, compiled: str = "auto", workload: str = "mnist"
+) -> Any:
+    """The worker's own session, as a trial makes it; `compiled` is auto, on or off. `options` may
+    have a `checkpoint`."""
+    checkpoint = getattr(options, "checkpoint", None) or "random"
+    condition = Condition(framework, options.device, compile=compiled)
+    sizes = resolve(
+        workload, options.preset, {}, options.dataset, condition, checkpoint, options.data_dir
+    )
+    spec = {"workload": workload, "framework": framework, "sizes": sizes, "dtype": "float32"}
     spec |= {"compile": compiled, "device": options.device, "threads": options.threads}
     spec |= {"dataset": options.dataset, "data_dir": options.data_dir, "seed": options.seed}
-    return Session(spec)
+    mode = models.load(workload, "config").KIND
+    return open_session(spec | {"mode": mode, "checkpoint": checkpoint})
 
 
 def interleave(arms: dict[str, Arm], pairs: int, seed: int, label: str) -> Samples:

@@ -22,7 +22,7 @@ from typing import Any
 
 from analysis.statistics import Ratio
 from benchmarks import common
-from entrypoints.worker import Session
+from entrypoints.session import Session
 from measurement import blas, trial
 
 MARGIN = 0.01

@@ -38,7 +38,7 @@ from analysis.statistics import Ratio
 from benchmarks import common, peers
 from benchmarks.common import Samples
 from benchmarks.peers import Peer
-from entrypoints.worker import Session
+from entrypoints.session import Session
 from measurement import blas, trial
 from measurement.errors import InputError
 

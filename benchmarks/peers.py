@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entrypoints.worker import Session
+from entrypoints.session import Session
 from measurement.errors import InputError
 
 SOURCES = {  # framework -> option, script, where to get it

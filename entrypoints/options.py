@@ -33,4 +33,15 @@ def whole(minimum: int) -> click.IntRange:
     return click.IntRange(min=minimum)
 
 
-TARGET = click.FloatRange(min=0, max=1, min_open=True)
+class Or(click.ParamType):
+    """A word that stands for a value found later (`auto`, `preset`), or a value of another type."""
+
+    def __init__(self, word: str, kind: click.ParamType) -> None:
+        self.word, self.kind = word, kind
+        self.name = kind.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == self.word else self.kind.convert(value, param, ctx)
+
+
+TARGET = click.FloatRange(min=0, min_open=True)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+import models
 from entrypoints.supervisor import ROOT, Measured, TrialSpec, threads_of
+from entrypoints.values import energy_share, of, timed_seconds
+from entrypoints.worker import TEXT
 from measurement import machine
 from tracking import names, write
 from tracking.system import Sampler
@@ -16,7 +20,7 @@ from tracking.system import Sampler
 Place = Mapping[str, str]  # study, arm, pair, order
 
 
-def flags(measured: Measured, dataset: str) -> list[str]:
+def flags(measured: Measured, spec: TrialSpec) -> list[str]:
     """Names of what a reader must know before believing the numbers."""
     conditions = measured.result["conditions"]
     found = machine.flags(measured.before)
@@ -30,9 +34,12 @@ def flags(measured: Measured, dataset: str) -> list[str]:
         found.append("AUDIT")
     if conditions["dtype"] == "float32" and conditions["numerics"]["tf32"] == "on":
         found.append("TF32")
-    if not np.isfinite(measured.result["trial"]["epoch_loss"]).all():
+    trial = measured.result["trial"]
+    if not np.isfinite([*trial.get("epoch_loss", []), trial.get("quality", 0.0)]).all():
         found.append("DIVERGED")
-    if dataset == "synthetic":
+    if spec.mode == "generate" and spec.checkpoint == "random":
+        found.append("RANDOM-WEIGHTS")
+    if spec.dataset == "synthetic":
         found.append("SYNTHETIC")
     if machine.commit(ROOT)[1]:
         found.append("DIRTY-TREE")
@@ -44,27 +51,8 @@ def values(
 ) -> tuple[dict[str, float], dict[str, str]]:
     """(run-level metrics, reasons for those that were not measured)."""
     trial = measured.result["trial"]
-    seconds = sum(trial["epoch_seconds"])
-    steps, latency = np.asarray(trial["step_seconds"]), np.asarray(trial["latency_seconds"])
-    found: dict[str, float] = {
-        "train/total_seconds": seconds,
-        "train/first_step_seconds": trial["first_step_seconds"],
-        "train/step_seconds_p50": float(np.quantile(steps, 0.5)),
-        "train/step_seconds_p90": float(np.quantile(steps, 0.9)),
-        "train/items_per_second": trial["receipt"]["items"] / seconds,
-        **{
-            f"inference/latency_seconds_p{p}": float(np.quantile(latency, p / 100))
-            for p in (50, 90, 99)
-        },
-        "inference/items_per_second": trial["inference_items"]
-        / float(np.median(trial["inference_seconds"])),
-        "memory/process_peak_bytes": trial["process_peak_bytes"],
-        "hardware/flops_per_second": trial["flops_per_second"],
-        "hardware/ceiling_flops_per_second": trial["ceiling_flops_per_second"],
-        "hardware/ceiling_fraction": trial["flops_per_second"] / trial["ceiling_flops_per_second"],
-        "hardware/cpu_percent_mean": 100 * sum(trial["epoch_cpu_seconds"]) / seconds,
-        "audit/completion_ratio": trial["completion_ratio"],
-    }
+    seconds = timed_seconds(spec.mode, trial)
+    found = of(spec.mode, trial, spec)
     missing: dict[str, str] = {}
 
     def add(name: str, value: float | None, reason: str) -> None:
@@ -81,12 +69,13 @@ def values(
         gpu_percent if on_gpu else None,
         "no counter" if on_gpu else no_gpu,
     )
-    never = f"the target of {spec.target:g} was not met in {spec.epochs} epochs (censored)"
-    add("target/seconds", trial["target_seconds"], never)
-    add("target/epochs", trial["target_epochs"], never)
+    if spec.mode == "train":
+        never = f"the target of {spec.target:g} was not met in {spec.epochs} epochs (censored)"
+        add("target/seconds", trial["target_seconds"], never)
+        add("target/epochs", trial["target_epochs"], never)
     joules = measured.energy.joules
-    if joules is not None:  # of the window's epochs, so scaled to those that were timed
-        joules *= spec.epochs / trial["energy_window_epochs"]
+    if joules is not None:  # of the window's work, so scaled to that which was timed
+        joules *= energy_share(spec.mode, trial, spec)
     reason = measured.energy.status.removeprefix("not measured: ")
     add("energy/joules", joules, reason)
     add("energy/watts_mean", measured.energy.watts_mean, reason)
@@ -95,7 +84,9 @@ def values(
     return found, missing
 
 
-def points(measured: Measured, run_level: Mapping[str, float]) -> list[write.Point]:
+def points(
+    measured: Measured, spec: TrialSpec, run_level: Mapping[str, float]
+) -> list[write.Point]:
     """Epoch metrics at their own times, then the run-level values."""
     found = []
     epochs = [event for event in measured.events if event["event"] == "epoch"]
@@ -107,10 +98,15 @@ def points(measured: Measured, run_level: Mapping[str, float]) -> list[write.Poi
                 "train/epoch_items_per_second", event["items"] / event["seconds"], step, when
             ),
             write.Point("train/loss", event["loss"], step, when),
-            write.Point("eval/accuracy", event["accuracy"], step, when),
+            write.Point(quality_name(spec), event["quality"], step, when),
         ]
-    last = epochs[-1]["time"]
+    last = epochs[-1]["time"] if epochs else measured.start_seconds
     return found + [write.Point(name, float(value), 0, last) for name, value in run_level.items()]
+
+
+def quality_name(spec: TrialSpec) -> str:
+    """The metric that a training is judged by."""
+    return str(models.load(spec.workload, "config").QUALITY)
 
 
 def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
@@ -121,6 +117,7 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
     on_cpu = conditions["device"] == "cpu"
     found = {
         "workload": spec.workload,
+        "mode": spec.mode,
         "framework": spec.condition.framework,
         "device": conditions["device"],
         "dtype": conditions["dtype"],
@@ -133,8 +130,9 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
         "tf32": numerics["tf32"],
         "preset": spec.preset,
         "dataset": conditions["data"]["name"],
+        "checkpoint": Path(spec.checkpoint).name,
         "epochs": str(spec.epochs),
-        "batch_size": str(spec.sizes["batch_size"]),
+        "batch_size": str(spec.sizes.get("batch_size", 1)),
         "target": f"{spec.target:g}",
         "slowdown_percent": f"{spec.condition.slowdown_percent:g}",
         "version_framework": conditions["versions"]["framework"],
@@ -161,11 +159,11 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
     name = f"{spec.condition.framework} {spec.workload} {condition['device']} seed {spec.seed}"
     if spec.condition.blas != "shipped":
         name += f" {_blas_name(spec.condition.blas)}"
-    found_flags = flags(measured, spec.dataset)
+    found_flags = flags(measured, spec)
     receipt = measured.result["trial"]["receipt"]
     return write.Record(
         name=f"{place['arm']} block {place['pair']}" if place.get("pair") else name,
-        note=_note(condition, run_level, missing, found_flags, conditions["data"]["source"]),
+        note=_note(condition, run_level, missing, found_flags, conditions),
         params={
             **{
                 k: v
@@ -195,10 +193,12 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
             "energy_source": measured.energy.source or "none",
             "data_sha256": conditions["data"]["sha256"],
             "data_source": conditions["data"]["source"],
+            "weights_source": conditions["weights"]["source"],
+            "weights_sha256": conditions["weights"]["sha256"] or "none",
             "imported": ",".join(measured.result["imported"]),
             "mlflow.source.git.commit": commit,
         },
-        points=[*points(measured, run_level), *sampler.points()],
+        points=[*points(measured, spec, run_level), *sampler.points()],
         dataset={k: str(v) for k, v in conditions["data"].items()},
         files=_files(measured),
     )
@@ -209,11 +209,12 @@ def _files(measured: Measured) -> Path:
     trial = measured.result["trial"]
     folder = measured.folder / "artifacts"
     folder.mkdir()
-    series = ("epoch_seconds", "epoch_loss", "epoch_accuracy", "evaluation_seconds", "step_seconds",
-              "latency_seconds", "inference_seconds")  # fmt: skip
+    series = [k for k, v in trial.items() if isinstance(v, list)]
     write.write_samples(folder / names.SAMPLES, {name: trial[name] for name in series})
     (folder / "trial.json").write_text(json.dumps(measured.result, indent=1))
     (folder / "machine.json").write_bytes((measured.folder / "machine.json").read_bytes())
+    if (text := measured.folder / TEXT).exists():
+        (folder / TEXT).write_bytes(text.read_bytes())
     return folder
 
 
@@ -222,20 +223,46 @@ def _note(
     run_level: Mapping[str, float],
     missing: Mapping[str, str],
     found_flags: list[str],
-    source: str,
+    conditions: Mapping[str, Any],
 ) -> str:
     """The run's description in the UI, Markdown."""
+    mode = condition["mode"]
+    verb = {"train": "trains", "infer": "runs", "generate": "generates with"}[mode]
     lines = [
-        f"**{condition['framework']} {condition['version_framework']}** trains `{condition['workload']}` "
+        f"**{condition['framework']} {condition['version_framework']}** {verb} `{condition['workload']}` "
         f"on the {condition['device'].upper()}, {condition['dtype']}, BLAS {condition['blas_loaded']}, "
         f"{condition['threads']} threads, compiled {condition['compile']}.",
         "",
-        f"{condition['epochs']} epochs in **{run_level['train/total_seconds']:.3f} s** "
-        f"({run_level['train/items_per_second']:,.0f} items/s), one item in "
-        f"{run_level['inference/latency_seconds_p50'] * 1e6:.0f} us. Data: {source}.",
+        f"{sentence(mode, condition, run_level)} Data: {conditions['data']['source']}. Weights: "
+        f"{conditions['weights']['source']}.",
         "",
         f"Flags: {', '.join(found_flags) or 'none'}.",
         "",
         *[f"- `{name}` not measured: {reason}" for name, reason in missing.items()],
     ]
     return "\n".join(lines)
+
+
+def sentence(mode: str, condition: Mapping[str, str], found: Mapping[str, float]) -> str:
+    """The main numbers of a trial in words."""
+    if mode == "generate":
+        return (
+            f"**{found['inference/decode_tokens_per_second']:,.1f} tokens/s** decoded, "
+            f"{found['inference/token_seconds_p50'] * 1e3:.1f} ms a token (p90 "
+            f"{found['inference/token_seconds_p90'] * 1e3:.1f} ms); timed generations took "
+            f"{found['inference/total_seconds']:.2f} s."
+        )
+    inference = (
+        f"one item in {found['inference/latency_seconds_p50'] * 1e6:,.0f} us (p90 "
+        f"{found['inference/latency_seconds_p90'] * 1e6:,.0f} us), batched "
+        f"{found['inference/items_per_second']:,.0f} items/s."
+    )
+    if mode == "infer":
+        return inference[0].upper() + inference[1:]
+    tokens = found.get("train/tokens_per_second")
+    return (
+        f"{condition['epochs']} epochs in **{found['train/total_seconds']:.3f} s** "
+        f"({found['train/items_per_second']:,.1f} items/s"
+        + (f", {tokens:,.0f} tokens/s" if tokens else "")
+        + f"), {inference}"
+    )

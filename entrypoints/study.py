@@ -10,7 +10,8 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,11 +19,18 @@ import click
 import models
 from analysis import stopping
 from entrypoints.analyze import analyze
-from entrypoints.options import TARGET, Command, whole
+from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
 from entrypoints.record import Place
-from entrypoints.supervisor import TrialFailed, TrialSpec, prepare_data, resolve
-from entrypoints.trial import execute
+from entrypoints.supervisor import (
+    TrialFailed,
+    TrialSpec,
+    dataset_for,
+    prepare_data,
+    preset_for,
+    resolve,
+)
+from entrypoints.trial import checked_target, execute
 from measurement import blas, machine
 from measurement.errors import InputError
 from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm
@@ -117,18 +125,23 @@ def fixed(
     """The design of given arms as it is recorded."""
     return {
         "workload": options["workload"],
+        "mode": options["mode"],
+        "quality": str(models.load(options["workload"], "config").QUALITY)
+        if options["mode"] != "generate"
+        else "none",
+        "checkpoint": Path(options["checkpoint"]).name,
         "preset": options["preset"],
         "pairs": options["pairs"],
         "stopping": "anytime" if options.get("until_resolved") else "fixed",
         "epochs": options["epochs"],
         "seed": options["seed"],
-        "dataset": options["dataset"],
+        "dataset": Path(options["dataset"]).name,
         "target": options["target"],
         "price_per_hour": options["price_per_hour"],
         "gap_seconds": options["gap_seconds"],
-        "metric": names.PRIMARY,
+        "metric": names.PRIMARY[options["mode"]],
         "margin": options["margin"],
-        "family": [names.PRIMARY],
+        "family": [names.PRIMARY[options["mode"]]],
         "machine": machine.fingerprint(),
         "condition": asdict(base),
         "arms": arms,
@@ -137,14 +150,24 @@ def fixed(
     }
 
 
-def specifications(plan: dict[str, Any], data_dir: str) -> dict[str, TrialSpec]:
+@dataclass(frozen=True)
+class Sources:
+    """Where a study's data and weights come from here; a design, which others read, has names only."""
+
+    data_dir: str
+    dataset: str
+    checkpoint: str = "random"
+
+
+def specifications(plan: dict[str, Any], sources: Sources) -> dict[str, TrialSpec]:
     """arm -> its checked trial, seed still 0. Raises InputError before anything is measured."""
     specs = {}
     for arm in plan["arms"]:
         condition, own = parse_arm(
             arm, Condition(**plan["condition"]), models.options(plan["workload"])
         )
-        sizes = resolve(plan["workload"], plan["preset"], own, plan["dataset"], condition)
+        places = sources.dataset, condition, sources.checkpoint, sources.data_dir
+        sizes = resolve(plan["workload"], plan["preset"], own, *places)
         specs[arm] = TrialSpec(
             plan["workload"],
             condition,
@@ -152,10 +175,12 @@ def specifications(plan: dict[str, Any], data_dir: str) -> dict[str, TrialSpec]:
             sizes,
             0,
             plan["epochs"],
-            plan["dataset"],
-            data_dir,
+            sources.dataset,
+            sources.data_dir,
             plan["target"],
             plan["price_per_hour"],
+            plan["mode"],
+            sources.checkpoint,
         )
     return specs
 
@@ -256,9 +281,12 @@ def _run_slot(
     return None
 
 
-def common_condition(options: dict[str, Any]) -> Condition:
-    """What the arms share unless they say otherwise."""
-    return Condition(
+def complete(options: dict[str, Any]) -> tuple[dict[str, Any], Condition]:
+    """(options with every `auto` replaced by what the workload and this machine say, what the arms
+    share unless they say otherwise). Raises InputError."""
+    workload = options["workload"]
+    config = models.load(workload, "config")
+    base = Condition(
         "pytorch",
         common_device(options["device"]),
         options["dtype"],
@@ -266,10 +294,34 @@ def common_condition(options: dict[str, Any]) -> Condition:
         "shipped",
         options["threads"],
     )
+    mode = {"auto": config.KIND}.get(options["mode"], options["mode"])
+    if (mode == "generate") != (config.KIND == "generate") or mode not in names.PRIMARY:
+        known = "generate" if config.KIND == "generate" else "train, infer"
+        raise InputError(f"mode='{mode}': workload '{workload}' has: {known}")
+    found = options | {
+        "mode": mode,
+        "preset": preset_for(workload, options["preset"], base.device),
+        "dataset": dataset_for(workload, options["dataset"]),
+        "epochs": 0,
+        "target": 0.0,
+    }
+    if mode == "train":
+        own = {"epochs": config.STUDY_EPOCHS, "target": config.STUDY_TARGET}
+        found |= {k: v if options[k] == "auto" else options[k] for k, v in own.items()}
+        checked_target(workload, found["target"])
+        if options["checkpoint"] != "random":
+            raise InputError(f"checkpoint={options['checkpoint']}: a training starts from random "
+                             "weights; use it with mode=infer or a workload that generates")  # fmt: skip
+    return found, base
 
 
-def conduct(name: str, plan: dict[str, Any], data_dir: str) -> None:
-    """Runs what is missing of a study, analyses it, says what was found; exit 1 if a trial failed.
+def sources_of(options: dict[str, Any]) -> Sources:
+    """The sources that complete options name."""
+    return Sources(options["data_dir"], options["dataset"], options["checkpoint"])
+
+
+def conduct(name: str, plan: dict[str, Any], sources: Sources) -> bool:
+    """Runs what is missing of a study, analyses it, says what was found; False if a trial failed.
 
     name: "auto" takes workload, date and time. Raises InputError before anything is measured.
     """
@@ -277,8 +329,8 @@ def conduct(name: str, plan: dict[str, Any], data_dir: str) -> None:
         name = f"{plan['workload']}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"):
         raise InputError(f"study name '{name}': use letters, digits, '.', '_' and '-'")
-    specs = specifications(plan, data_dir)
-    prepare_data(plan["workload"], plan["dataset"], data_dir)
+    specs = specifications(plan, sources)
+    prepare_data(plan["workload"], sources.dataset, sources.data_dir)
     parent, done = open_study(name, plan)
     click.echo(f"study {name}: {plan['pairs']} blocks of {', '.join(plan['arms'])}", err=True)
     try:
@@ -297,13 +349,16 @@ def conduct(name: str, plan: dict[str, Any], data_dir: str) -> None:
     click.echo(f"report: {analysis.folder / 'report.html'}, also an artifact of run {parent}")
     if failures:
         click.echo(f"{len(failures)} trials failed; repeat them with --name {name}", err=True)
-        sys.exit(1)
+    return not failures
 
 
 @click.command(cls=Command, help=__doc__)
 @click.option("--name", default="auto", show_default=True, help="auto: workload, date and time")
-@click.option("--workload", default="mnist", show_default=True)
-@click.option("--preset", default="study", show_default=True)
+@click.option(
+    "--workload", default="mnist", show_default=True, help="or several: one study each, one report"
+)
+@click.option("--mode", default="auto", show_default=True, help="train | infer | generate | auto")
+@click.option("--preset", default="auto", show_default=True, help="auto: by workload and device")
 @click.option("--arms", default="auto", show_default=True, help="as in 'mlx blas=mkl, pytorch'")
 @click.option(
     "--pairs",
@@ -312,16 +367,18 @@ def conduct(name: str, plan: dict[str, Any], data_dir: str) -> None:
     show_default=True,
     help="blocks; 6 is the least for a verdict",
 )
-@click.option("--epochs", type=whole(1), default=3, show_default=True)
+@click.option("--epochs", type=Or("auto", whole(1)), default="auto", show_default=True)
 @click.option(
     "--device", default="auto", show_default=True, help="cpu | gpu | auto (gpu if both have one)"
 )
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--threads", type=whole(0), default=0, show_default=True, help="0: every core")
-@click.option("--dataset", default="mnist", show_default=True)
+@click.option("--dataset", default="auto", show_default=True, help="auto: the workload's real data")
+@click.option("--checkpoint", default="random", show_default=True, help="for mode infer, generate")
 @click.option("--data_dir", default="auto", show_default=True)
 @click.option("--seed", type=whole(0), default=0, show_default=True)
-@click.option("--target", type=TARGET, default=0.94, show_default=True, help="test accuracy")
+@click.option("--target", type=Or("auto", TARGET), default="auto", show_default=True,
+              help="accuracy or perplexity")  # fmt: skip
 @click.option("--margin", type=click.FloatRange(0, 1, min_open=True), default=0.05, show_default=True,
               help="two arms within it are the same")  # fmt: skip
 @click.option(
@@ -343,8 +400,22 @@ def conduct(name: str, plan: dict[str, Any], data_dir: str) -> None:
 )
 @click.option("--gap_seconds", type=click.FloatRange(min=0), default=0.5, show_default=True)
 def main(**options: Any) -> None:
-    base = common_condition(options)
-    conduct(options["name"], design(options, base), options["data_dir"])
+    workloads = [word.strip() for word in options["workload"].split(",")]
+    plans, sources = {}, {}
+    for workload in workloads:  # every one is checked before the first trial
+        found, base = complete(options | {"workload": workload})
+        plans[workload], sources[workload] = design(found, base), sources_of(found)
+        specifications(plans[workload], sources[workload])
+    if len(workloads) == 1:
+        done = conduct(options["name"], plans[workloads[0]], sources[workloads[0]])
+        sys.exit(0 if done else 1)
+    name = time.strftime("%Y%m%d-%H%M%S") if options["name"] == "auto" else options["name"]
+    studies = {f"{workload}-{name}": workload for workload in workloads}
+    finished = [conduct(study, plans[w], sources[w]) for study, w in studies.items()]
+    analysis = analyze(",".join(studies), None)
+    click.echo(analysis.text)
+    click.echo(f"report over all workloads: {analysis.folder / 'report.html'}")
+    sys.exit(0 if all(finished) else 1)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from measurement import blas, energy, machine
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from models.download import directory
+from serving import trained
+from tracking.names import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 ENERGY_SECONDS = 10.0
@@ -32,12 +34,23 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 class TrialFailed(RuntimeError):
-    """The worker ended without a result; the message says how and where its log is."""
+    """The worker ended without a result; the message says how and where its log is. `flags`: what
+    its run carries, names separated by commas."""
+
+    flags = "CRASHED"
+
+
+class OutOfMemory(TrialFailed):
+    """The worker ended for lack of memory; the message names the batch and the device."""
+
+    flags = "CRASHED,OUT-OF-MEMORY"
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One trial as asked for. `sizes`: fields of the workload's Config, complete."""
+    """One trial as asked for. `sizes`: fields of the workload's Config, complete. mode: train,
+    infer or generate; only training has epochs and a target, else they are 0. checkpoint: where
+    weights come from, "random" for the seed."""
 
     workload: str
     condition: Condition
@@ -49,6 +62,8 @@ class TrialSpec:
     data_dir: str
     target: float
     price_per_hour: float = 0.0
+    mode: str = "train"
+    checkpoint: str = "random"
 
 
 @dataclass(frozen=True)
@@ -67,9 +82,16 @@ class Measured:
 
 
 def resolve(
-    workload: str, preset: str, sizes: dict[str, Any], dataset: str, condition: Condition
+    workload: str,
+    preset: str,
+    sizes: dict[str, Any],
+    dataset: str,
+    condition: Condition,
+    checkpoint: str = "random",
+    data_dir: str = "auto",
 ) -> dict[str, Any]:
-    """Checks names and sizes against the registries; returns the complete sizes.
+    """Checks names and sizes against the registries; returns the complete sizes: the preset's, over
+    them what a checkpoint fixes, over them `sizes`.
 
     Raises InputError with what is known where a name is not.
     """
@@ -85,23 +107,54 @@ def resolve(
         raise InputError(
             f"framework '{condition.framework}' is not installed; run 'pip install -r requirements.txt'"
         )
+    own = bool(config.OWN_DATA) and dataset.endswith(config.OWN_DATA)
     for name, value, choices in (
-        ("dataset", dataset, config.DATASETS),
+        ("dataset", config.DATASETS[0] if own else dataset, config.DATASETS),
         ("dtype", condition.dtype, config.DTYPES),
         ("device", condition.device, ("auto", "cpu", "gpu")),
         ("compile", condition.compile, ("auto", "on", "off")),
     ):
         if value not in choices:
-            raise InputError(f"unknown {name} '{value}'; choose one of: {', '.join(choices)}")
+            ending = (
+                f", or a file *{config.OWN_DATA}" if name == "dataset" and config.OWN_DATA else ""
+            )
+            raise InputError(
+                f"unknown {name} '{value}'; choose one of: {', '.join(choices)}{ending}"
+            )
     if condition.threads < 0:
         raise InputError(f"threads={condition.threads}: expected 0 (every core) or more")
     blas.find(condition.blas)
     overlay.folder(condition.framework, condition.version)  # now, not between two trials
-    values = asdict(replace(config.PRESETS[preset], **sizes))
+    stored = stored_sizes(workload, checkpoint, data_dir)
+    values = asdict(replace(config.PRESETS[preset], **(stored | sizes)))
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise InputError(f"{name}={value}: expected a number above 0")
+    config.Config(**values).check()
     return values
+
+
+def stored_sizes(workload: str, checkpoint: str, data_dir: str) -> dict[str, Any]:
+    """The sizes that a checkpoint fixes: of a generation its architecture, of a training all that
+    its trial had. Raises InputError."""
+    if checkpoint == "random":
+        return {}
+    if models.load(workload, "config").KIND == "generate":
+        found: dict[str, Any] = models.load(workload, "checkpoint").sizes(checkpoint, data_dir)
+        return found
+    return asdict(trained.read_of(workload, checkpoint).config)
+
+
+def preset_for(workload: str, preset: str, device: str) -> str:
+    """`auto` is the workload's size for a device, "cpu" or "gpu"."""
+    if preset != "auto":
+        return preset
+    return str(models.load(workload, "config").DEFAULT_PRESET[device])
+
+
+def dataset_for(workload: str, dataset: str) -> str:
+    """`auto` is the workload's real data."""
+    return str(models.load(workload, "config").DATASETS[0]) if dataset == "auto" else dataset
 
 
 def prepare_data(workload: str, dataset: str, data_dir: str) -> None:
@@ -149,6 +202,7 @@ def run_worker(
     reader, writer = os.pipe()
     log = folder / "worker.log"
     result: dict[str, Any] | None = None
+    kills = machine.memory_kills()
     with log.open("w") as log_file, (folder / "events.jsonl").open("a") as record:
         process = subprocess.Popen(
             [sys.executable, "-m", "entrypoints.worker", str(folder / "spec.json"), str(writer)],
@@ -169,6 +223,9 @@ def run_worker(
                     if event["event"] == "refused":
                         process.wait()
                         raise InputError(event["message"])
+                    if event["event"] == "out_of_memory":
+                        process.wait()
+                        raise OutOfMemory(f"{_out_of_memory(spec)}: {event['message']}")
                     if event["event"] == "result":
                         result = event
                     listen(event)
@@ -177,6 +234,8 @@ def run_worker(
             if process.poll() is None:
                 process.kill()
                 process.wait()
+    if process.returncode == -signal.SIGKILL and machine.memory_kills() > kills:
+        raise OutOfMemory(f"{_out_of_memory(spec)}: the system killed the worker; its log is {log}")
     if result is None or process.returncode != 0:
         raise TrialFailed(_how_it_died(process.returncode, log))
     return result
@@ -253,14 +312,35 @@ def worker_spec(spec: TrialSpec, action: str, metered: bool = False) -> dict[str
         "seed": spec.seed,
         "dataset": spec.dataset,
         "data_dir": str(directory(spec.data_dir)),
+        "mode": spec.mode,
+        "checkpoint": spec.checkpoint,
         "packages": str(packages) if packages else None,
-        "plan": {
-            "epochs": spec.epochs,
-            "target_accuracy": spec.target,
-            "energy_seconds": ENERGY_SECONDS if metered else 0.0,
-            "slowdown": condition.slowdown_percent / 100,
-        },
+        "plan": _plan(spec, metered),
     }
+
+
+def _plan(spec: TrialSpec, metered: bool) -> dict[str, Any]:
+    """The fields of the mode's plan that differ from its defaults."""
+    config = models.load(spec.workload, "config")
+    found = dict(config.PLANS.get(spec.preset, {}))
+    found |= {
+        "energy_seconds": ENERGY_SECONDS if metered else 0.0,
+        "slowdown": spec.condition.slowdown_percent / 100,
+    }
+    if spec.mode == "generate":
+        return found
+    floor = METRICS[config.QUALITY].better == "higher"
+    return found | {"epochs": spec.epochs, "target": spec.target, "target_is_floor": floor}
+
+
+def _out_of_memory(spec: dict[str, Any]) -> str:
+    """What to say of a worker that had too little memory, with what can be done."""
+    sizes = spec.get("sizes", {})
+    batch = f"batch_size={sizes['batch_size']}" if "batch_size" in sizes else "a batch of 1"
+    return (
+        f"out of memory on device={spec.get('device')} with {batch} of {spec.get('workload')} in "
+        f"{spec.get('framework')}; use a smaller batch or preset"
+    )
 
 
 class _Watch:
@@ -293,6 +373,4 @@ def _how_it_died(code: int, log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     last = lines[-1][:300] if lines else "no output"
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    if code == -signal.SIGKILL:
-        how += " (killed: often the system, out of memory)"
     return f"the worker ended with {how}: {last}; its log is {log}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from typing import Any
 
 import click
@@ -21,7 +22,7 @@ from measurement.schedule import AGAIN, Condition
 Value = int | float
 _AS_IN_STUDY = (
     "name", "workload", "preset", "pairs", "device", "dtype", "threads", "dataset", "data_dir",
-    "seed", "target", "margin", "price_per_hour", "gap_seconds",
+    "seed", "target", "margin", "price_per_hour", "gap_seconds", "mode", "checkpoint",
 )  # fmt: skip
 _KINDS = {int: "a whole number above 0", float: "a number above 0"}
 
@@ -120,8 +121,8 @@ def design(options: dict[str, Any], base: Condition, values: list[Value]) -> dic
               help="16..1024 doubles from end to end; or a list, 16,64,256")  # fmt: skip
 @click.option("--epochs", type=whole(1), default=1, show_default=True)
 def main(**options: Any) -> None:
+    options, base = study.complete(options)
     values = checked(options)
-    base = study.common_condition(options)
     plan = design(options, base, values)
     needed = holm_pairs(len(values))
     click.echo(
@@ -133,7 +134,7 @@ def main(**options: Any) -> None:
             f"needs {needed}",
             err=True,
         )
-    study.conduct(options["name"], plan, options["data_dir"])
+    sys.exit(0 if study.conduct(options["name"], plan, study.sources_of(options)) else 1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ import click
 import models
 from analysis.flags import meaning
 from entrypoints import record
-from entrypoints.options import TARGET, Command, whole
+from entrypoints.options import TARGET, Command, Or, whole
+from entrypoints.probe import probe
+from entrypoints.record import quality_name
 from entrypoints.supervisor import (
     Listener,
     Measured,
@@ -21,12 +23,15 @@ from entrypoints.supervisor import (
     TrialSpec,
     measure,
     prepare_data,
+    preset_for,
     resolve,
 )
+from entrypoints.worker import TEXT
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from serving.log import log_model
 from tracking import write
+from tracking.names import METRICS
 from tracking.system import Sampler
 
 
@@ -38,12 +43,14 @@ def execute(spec: TrialSpec, run_id: str, place: record.Place, listen: Listener)
             measured = measure(spec, listen)
     except BaseException as error:
         killed = isinstance(error, KeyboardInterrupt)
-        write.set_tags(run_id, {**place, "flags": "CRASHED", "crash": str(error)[:500]})
+        found = error.flags if isinstance(error, TrialFailed) else "CRASHED"
+        write.set_tags(run_id, {**place, "flags": found, "crash": str(error)[:500]})
         write.finish(run_id, "KILLED" if killed else "FAILED")
         raise
     try:
         write.log_trial(run_id, record.build(measured, spec, place, sampler))
-        log_model(run_id, spec.condition.framework, spec.workload, measured.folder)
+        if spec.mode == "train":  # the others change no weight
+            log_model(run_id, spec.condition.framework, spec.workload, measured.folder)
         write.finish(run_id)
     except InputError as error:
         raise InputError(f"{error}. The measurement is kept in {measured.folder}") from None
@@ -53,46 +60,42 @@ def execute(spec: TrialSpec, run_id: str, place: record.Place, listen: Listener)
 def options(workload: str) -> list[click.Parameter]:
     """The options of a trial; sizes come from the workload's Config."""
     config = models.load(workload, "config")
-    option = click.Option
-    listed: list[click.Parameter] = [
-        option(["--preset"], default="study", show_default=True, help=" | ".join(config.PRESETS)),
-        option(["--device"], default="auto", show_default=True, help="cpu | gpu | auto"),
-        option(["--seed"], type=whole(0), default=0, show_default=True),
-        option(["--epochs"], type=whole(1), default=10, show_default=True),
-        option(
-            ["--dataset"],
-            default=config.DATASETS[0],
-            show_default=True,
-            help=" | ".join(config.DATASETS),
-        ),
-        option(["--data_dir"], default="auto", show_default=True, help="folder of the data files"),
-        option(["--dtype"], default="float32", show_default=True, help=" | ".join(config.DTYPES)),
-        option(
-            ["--compile"], default="auto", show_default=True, help="on | off | auto (the faster)"
-        ),
-        option(
-            ["--blas"], default="shipped", show_default=True, help="shipped | mkl | openblas | PATH"
-        ),
-        option(["--threads"], type=whole(0), default=0, show_default=True, help="0: every core"),
-        option(
-            ["--target"],
-            type=TARGET,
-            default=config.TARGET,
-            show_default=True,
-            help="test accuracy",
-        ),
-        option(
-            ["--price_per_hour"],
-            type=click.FloatRange(min=0),
-            default=0.0,
-            show_default=True,
-            help="USD",
-        ),
+    own = f" | PATH{config.OWN_DATA}" if config.OWN_DATA else ""
+    listed = [
+        _option("preset", "auto", " | ".join(config.PRESETS) + " | auto (by device)"),
+        _option("device", "auto", "cpu | gpu | auto"),
+        _option("seed", 0, kind=whole(0)),
+        _option("dataset", config.DATASETS[0], " | ".join(config.DATASETS) + own),
+        _option("data_dir", "auto", "folder of the data files"),
+        _option("dtype", "float32", " | ".join(config.DTYPES)),
+        _option("compile", "auto", "on | off | auto (the faster)"),
+        _option("blas", "shipped", "shipped | mkl | openblas | PATH"),
+        _option("threads", 0, "0: every core", whole(0)),
+        _option("price_per_hour", 0.0, "USD", click.FloatRange(min=0)),
     ]
+    if config.KIND == "train":
+        known = "random, or a folder that a trial saved: it starts from those weights"
+        listed += [
+            _option("mode", "train", "train | infer", click.Choice(("train", "infer"))),
+            _option("epochs", config.EPOCHS, kind=whole(1)),
+            _option("target", config.TARGET, METRICS[config.QUALITY].label, TARGET),
+        ]
+    else:
+        known = "random, a folder or file of safetensors, or a hub id"
+    listed.append(_option("checkpoint", "random", known))
     for name, kind in models.options(workload).items():
-        default = getattr(config.Config, name)
-        listed.append(option([f"--{name}"], type=kind, default=default, show_default=True))
+        default = getattr(config.PRESETS[config.DEFAULT_PRESET["gpu"]], name)
+        listed.append(_option(name, "preset", f"{default:g} on a GPU", Or("preset", _TYPES[kind])))
     return listed
+
+
+_TYPES: dict[type, click.ParamType] = {int: click.INT, float: click.FLOAT}
+
+
+def _option(
+    name: str, default: Any, help: str | None = None, kind: click.ParamType | None = None
+) -> click.Parameter:
+    return click.Option([f"--{name}"], type=kind, default=default, show_default=True, help=help)
 
 
 def specification(workload: str, framework: str, values: dict[str, Any]) -> TrialSpec:
@@ -100,17 +103,45 @@ def specification(workload: str, framework: str, values: dict[str, Any]) -> Tria
     condition = Condition(
         framework, *(values[k] for k in ("device", "dtype", "compile", "blas", "threads"))
     )
-    sizes = {name: values[name] for name in models.options(workload)}
+    preset = values["preset"]
+    if preset == "auto":
+        preset = preset_for(workload, preset, _device(framework, condition.device))
+    chosen = {n: values[n] for n in models.options(workload) if values[n] != "preset"}
+    places = values["checkpoint"], values["data_dir"]
+    sizes = resolve(workload, preset, chosen, values["dataset"], condition, *places)
+    config = models.load(workload, "config")
+    mode = values.get("mode", config.KIND)
+    trains = mode == "train"
+    if trains and values["checkpoint"] != "random":
+        raise InputError(
+            f"checkpoint={values['checkpoint']}: a training starts from random weights, so that every"
+            " trial does the same work; use it with mode=infer"
+        )
     return TrialSpec(
         workload=workload,
         condition=condition,
-        preset=values["preset"],
-        sizes=resolve(workload, values["preset"], sizes, values["dataset"], condition),
-        **{
-            k: values[k]
-            for k in ("seed", "epochs", "dataset", "data_dir", "target", "price_per_hour")
-        },
+        preset=preset,
+        sizes=sizes,
+        epochs=values["epochs"] if trains else 0,
+        target=checked_target(workload, values["target"]) if trains else 0.0,
+        mode=mode,
+        **{k: values[k] for k in ("seed", "dataset", "data_dir", "price_per_hour", "checkpoint")},
     )
+
+
+def checked_target(workload: str, target: float) -> float:
+    """Raises InputError for an accuracy above 1."""
+    config = models.load(workload, "config")
+    if config.QUALITY == "eval/accuracy" and target > 1:
+        raise InputError(f"target={target:g}: expected an accuracy of at most 1, as in 0.9")
+    return target
+
+
+def _device(framework: str, asked: str) -> str:
+    """Where `auto` leads for one framework."""
+    if asked != "auto":
+        return asked
+    return "cpu" if "missing" in probe(framework)["devices"][1] else "gpu"
 
 
 def command(workload: str, framework: str) -> click.Command:
@@ -121,7 +152,7 @@ def command(workload: str, framework: str) -> click.Command:
         prepare_data(workload, spec.dataset, spec.data_dir)
         run_id = write.begin("trial", f"{framework} {workload}", {"arm": framework})
         try:
-            measured = execute(spec, run_id, {"arm": framework}, _progress(spec.epochs))
+            measured = execute(spec, run_id, {"arm": framework}, _progress(spec))
         except TrialFailed as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
@@ -132,48 +163,62 @@ def command(workload: str, framework: str) -> click.Command:
     )
 
 
-def _progress(epochs: int) -> Listener:
+def _progress(spec: TrialSpec) -> Listener:
     seconds: list[float] = []
+    name = METRICS[quality_name(spec)].label if spec.mode != "generate" else ""
 
     def show(event: dict[str, Any]) -> None:
         if event["event"] == "ready":
-            click.echo(f"device {event['device']}, {event['numerics']['blas_loaded']}", err=True)
+            click.echo(
+                f"{event['device']}, {event['numerics']['blas_loaded']}, preset {spec.preset}",
+                err=True,
+            )
         if event["event"] == "warm":
             click.echo(f"first step {event['first_step_seconds']:.3f} s", err=True)
         if event["event"] == "epoch":
             seconds.append(event["seconds"])
-            left = (epochs - len(seconds)) * sum(seconds) / len(seconds)
+            left = (spec.epochs - len(seconds)) * sum(seconds) / len(seconds)
             click.echo(
-                f"epoch {len(seconds)}/{epochs}  {event['seconds']:.3f} s  loss {event['loss']:.4f}  "
-                f"accuracy {event['accuracy']:.2%}  {left:.0f} s left",
+                f"epoch {len(seconds)}/{spec.epochs}  {event['seconds']:.3f} s  loss "
+                f"{event['loss']:.4f}  {name} {event['quality']:.4g}  {left:.0f} s left",
                 err=True,
+            )
+        if event["event"] == "pass":
+            took = sum(event["begin_seconds"]) + sum(event["decode_seconds"])
+            click.echo(
+                f"pass {event['number'] + 1}  {took:.3f} s for {event['tokens']} tokens", err=True
             )
         if event["event"] == "trained":
             click.echo("audit, latency, throughput, ceiling ...", err=True)
+        if event["event"] == "evidence":
+            click.echo("evidence of equal work ...", err=True)
 
     return show
 
 
 def _summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
-    values, missing = record.values(measured, spec, None)
+    found, missing = record.values(measured, spec, None)
     conditions = measured.result["conditions"]
+    text = record.sentence(spec.mode, {"epochs": str(spec.epochs)}, found).replace("**", "")
     click.echo(
-        f"{spec.condition.framework} {conditions['versions']['framework']} on {conditions['device']}: "
-        f"{values['train/total_seconds']:.3f} s for {spec.epochs} epochs "
-        f"({values['train/items_per_second']:,.0f} items/s), "
-        f"accuracy {measured.result['trial']['epoch_accuracy'][-1]:.2%}"
+        f"{spec.condition.framework} {conditions['versions']['framework']} on "
+        f"{conditions['device']}: {text}"
     )
+    if spec.mode != "generate":
+        quality = quality_name(spec)
+        trial = measured.result["trial"]
+        value = trial["quality"] if spec.mode == "infer" else trial["epoch_quality"][-1]
+        click.echo(f"{METRICS[quality].label} {value:.4g}")
     click.echo(
-        f"one item {values['inference/latency_seconds_p50'] * 1e6:.0f} us (p90 "
-        f"{values['inference/latency_seconds_p90'] * 1e6:.0f} us), batched "
-        f"{values['inference/items_per_second']:,.0f} items/s, process peak "
-        f"{values['memory/process_peak_bytes'] / 2**20:.0f} MiB, "
-        f"{values['hardware/ceiling_fraction']:.0%} of the matrix-product ceiling"
+        f"process peak {found['memory/process_peak_bytes'] / 2**20:,.0f} MiB, "
+        f"{found['hardware/ceiling_fraction']:.0%} of the matrix-product ceiling"
     )
-    for flag in record.flags(measured, spec.dataset):
+    for flag in record.flags(measured, spec):
         click.echo(f"  {meaning(flag)}")
     if "energy/joules" in missing:
         click.echo(f"  energy not measured: {missing['energy/joules']}")
+    if (text_file := measured.folder / TEXT).exists():
+        click.echo(text_file.read_text(encoding="utf-8"))
     click.echo(f"run {run_id}; local record {measured.folder}; look: mlflow ui")
 
 

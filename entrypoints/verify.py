@@ -6,7 +6,9 @@ differs ends it with exit code 1.
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +22,27 @@ from entrypoints.options import Command
 from entrypoints.supervisor import (
     TrialFailed,
     TrialSpec,
+    dataset_for,
     new_folder,
     prepare_data,
     resolve,
     run_worker,
     worker_spec,
 )
-from measurement.audit import TOLERANCES, UPDATE_TOLERANCES, first_difference
+from measurement.audit import (
+    GRADIENT_FLOOR,
+    NO_OPTIMISER,
+    TOLERANCES,
+    UPDATE_TOLERANCES,
+    first_difference,
+    first_distance,
+)
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from tracking import write
 
 REFERENCE = "pytorch"
+Difference = Callable[[dict[str, Any], dict[str, Any], float], str | None]
 
 
 @dataclass(frozen=True)
@@ -48,9 +59,10 @@ class Check:
 def compare(
     workload: str, framework: str, ours: Path, reference: Path, a: dict[str, Any], b: dict[str, Any]
 ) -> list[Check]:
-    """Parameter count, every layer's output, losses, every gradient, ten updates."""
+    """Parameter count, every layer's output, losses, and of a training every gradient and ten
+    updates."""
     outputs, gradients, losses = TOLERANCES[a["dtype"]]
-    checks = []
+    checks: list[Check] = []
 
     def add(what: str, tolerance: float, difference: str | None) -> None:
         checks.append(Check(workload, framework, what, tolerance, difference))
@@ -61,36 +73,64 @@ def compare(
         else f"{a['parameters']} against {b['parameters']}"
     )
     add("parameter count", 0.0, count)
-    for kind, what, tolerance in (
-        ("outputs", "output of every layer", outputs),
-        ("gradients", "every gradient", gradients),
-        ("updates", "every parameter's update after ten steps", UPDATE_TOLERANCES[a["dtype"]]),
-    ):
+    arrays: list[tuple[str, str, float, Difference]] = [
+        ("outputs", "output of every layer", outputs, first_difference)
+    ]
+    trained = a["optimiser"] != NO_OPTIMISER
+    if trained:
+        floored = functools.partial(first_difference, floor=GRADIENT_FLOOR)
+        updates = UPDATE_TOLERANCES[a["optimiser"]][a["dtype"]]
+        arrays += [
+            ("gradients", "every gradient", gradients, floored),
+            ("updates", "every parameter's update after ten steps", updates, first_distance),
+        ]
+    for kind, what, tolerance, difference in arrays:
         with np.load(ours / f"{kind}.npz") as x, np.load(reference / f"{kind}.npz") as y:
-            add(what, tolerance, first_difference(dict(y), dict(x), tolerance))
+            add(what, tolerance, difference(dict(y), dict(x), tolerance))
     ours_losses, reference_losses = (
-        {f"loss of step {i}": np.float64(value) for i, value in enumerate(e["losses"])}
-        for e in (a, b)
+        {f"loss {i}": np.float64(value) for i, value in enumerate(e["losses"])} for e in (a, b)
     )
-    add("the losses of ten steps", losses, first_difference(reference_losses, ours_losses, losses))
+    what = (
+        "the losses of ten steps" if trained else "the losses of ten given tokens, with the cache"
+    )
+    add(what, losses, first_difference(reference_losses, ours_losses, losses))
     return checks
 
 
 def verify(
-    workload: str, preset: str, device: str, dtype: str, dataset: str, data_dir: str
+    workload: str,
+    preset: str,
+    device: str,
+    dtype: str,
+    dataset: str,
+    data_dir: str,
+    compile: str = "auto",
+    checkpoint: str = "random",
 ) -> list[Check]:
     """Runs each installed twin in its own process and compares it with PyTorch's."""
     config = models.load(workload, "config")
-    dataset = config.DATASETS[0] if dataset == "auto" else dataset
+    dataset = dataset_for(workload, dataset)
     twins = [f for f in models.frameworks(workload) if frameworks.available(f)]
     if REFERENCE not in twins or len(twins) < 2:
         raise InputError(f"verify needs PyTorch and one more framework installed; found: {twins}")
     folders, summaries = {}, {}
     for framework in twins:
-        condition = Condition(framework, device=device, dtype=dtype)
-        sizes = resolve(workload, preset, {}, dataset, condition)
+        condition = Condition(framework, device=device, dtype=dtype, compile=compile)
+        sizes = resolve(workload, preset, {}, dataset, condition, checkpoint, data_dir)
         prepare_data(workload, dataset, data_dir)
-        spec = TrialSpec(workload, condition, preset, sizes, 0, 1, dataset, data_dir, config.TARGET)
+        spec = TrialSpec(
+            workload,
+            condition,
+            preset,
+            sizes,
+            seed=0,
+            epochs=1,
+            dataset=dataset,
+            data_dir=data_dir,
+            target=1.0,
+            mode=config.KIND,
+            checkpoint=checkpoint,
+        )
         folders[framework] = new_folder(f"verify-{framework}-{workload}")
         click.echo(f"{workload}: tracing {framework} ...", err=True)
         result = run_worker(worker_spec(spec, "trace"), folders[framework])
@@ -116,7 +156,11 @@ def verify(
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--dataset", default="auto", show_default=True, help="auto: the workload's real data")
 @click.option("--data_dir", default="auto", show_default=True)
-def main(workload: str, preset: str, device: str, dtype: str, dataset: str, data_dir: str) -> None:
+@click.option("--compile", default="auto", show_default=True, help="on | off | auto (the faster)")
+@click.option(
+    "--checkpoint", default="random", show_default=True, help="of a workload that generates"
+)
+def main(workload: str, **options: str) -> None:
     run_id = write.adopt("verify", f"verify {workload}")
     failed, said = False, []
 
@@ -126,7 +170,7 @@ def main(workload: str, preset: str, device: str, dtype: str, dataset: str, data
 
     for name in models.names() if workload == "all" else [workload]:
         try:
-            checks = verify(name, preset, device, dtype, dataset, data_dir)
+            checks = verify(name, **options)
         except TrialFailed as error:
             say(f"FAILED  {name}: {error}")
             failed = True

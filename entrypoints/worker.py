@@ -7,12 +7,10 @@ output stays free for whatever a library prints.
 from __future__ import annotations
 
 import ctypes
-import functools
 import json
 import os
 import signal
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,15 +18,16 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import frameworks
-import models
-from measurement import blas
+from entrypoints.session import GenerationSession, Session, open_session
+from measurement import blas, generation, inference
 from measurement.audit import completed
 from measurement.errors import InputError
-from measurement.evidence import PROBE_SEED, PROBE_STEPS, Evidence, collect, work_digest
-from measurement.framework import Framework
-from measurement.trial import Plan, Work, matmul_ceiling, run
-from models.batches import epoch_rows
-from models.parameters import draw
+from measurement.generation import Generation
+from measurement.inference import Inference
+from measurement.phases import matmul_ceiling
+from measurement.trial import Plan, Trial, run
+
+TEXT = "text.md"
 
 
 class Emitter:
@@ -42,118 +41,19 @@ class Emitter:
         self._stream.flush()
 
 
-class Session:
-    """One workload's twin, bound to its data on the device of one framework."""
-
-    def __init__(self, spec: dict[str, Any]) -> None:
-        self.spec = spec
-        module = models.load(spec["workload"], "config")
-        self.config = module.Config(**spec["sizes"])
-        self.twin = models.load(spec["workload"], spec["framework"])
-        self.framework: Framework = frameworks.load(
-            spec["framework"], spec["device"], spec["dtype"], spec["threads"]
-        )
-        self.data = models.load(spec["workload"], "data").load(
-            self.config, spec["dataset"], spec["data_dir"]
-        )
-        self.compiled, self.compiled_inference = self._compile_modes(spec["compile"])
-        put = self.framework.put
-        self.train = [put(array) for array in self.data.train.values()]
-        self.test = put(next(iter(self.data.test.values())))
-        self.test_labels = list(self.data.test.values())[1]
-        self.model = self.twin.Model(self.config)
-        self.initial = draw(self.config.parameters(), spec["seed"])
-        self.framework.write_parameters(self.model, self.initial)
-        step, self.state = self.twin.training(self.model, self.config)
-        submit = self.framework.compile_step(step, self.state, self.compiled)
-        self.step = functools.partial(submit, *self.train)
-        self.predict = self.framework.compile_predict(
-            self.twin.predict, self.model, self.compiled_inference
-        )
-
-    def _compile_modes(self, asked: str) -> tuple[bool, bool]:
-        """(training, inference). `auto` is the mode that was measured faster in this framework."""
-        reason = self.framework.can_compile()
-        if asked == "on" and reason:
-            raise InputError(f"compile=on: {reason}; install one or use compile=off")
-        if asked == "auto" and reason is None:
-            return self.twin.FASTER_COMPILED
-        return (asked == "on",) * 2
-
-    def batches(self, epoch: int, seed: int | None = None) -> list[tuple[Any, int]]:
-        seed = self.spec["seed"] if seed is None else seed
-        rows = epoch_rows(len(self.data.train["labels"]), self.config.batch_size, seed, epoch)
-        return [(self.framework.put(batch), len(batch)) for batch in rows]
-
-    def evaluate(self) -> float:
-        answers = self.framework.read(self.predict(self.test))
-        return float(np.mean(answers == self.test_labels))
-
-    def work(self) -> Work:
-        items = next(iter(self.data.test.values()))
-        framework, predict = self.framework, self.predict
-        return Work(
-            step=self.step,
-            state=self.state,
-            batches=self.batches,
-            reset=lambda: framework.write_parameters(self.model, self.initial),
-            evaluate=self.evaluate,
-            predict_one=lambda i: framework.read(predict(framework.put(items[i : i + 1]))),
-            predict_all=lambda: predict(self.test),
-            read_parameters=lambda: framework.read_parameters(self.model),
-            test_items=len(items),
-            flops_per_item=self.config.train_flops_per_item(),
-        )
-
-    def evidence(self) -> Evidence:
-        rows: list[Any] = []
-        while len(rows) < PROBE_STEPS:  # a small preset has fewer batches in an epoch
-            rows += [batch for batch, _ in self.batches(len(rows), PROBE_SEED)]
-        rows = rows[:PROBE_STEPS]
-        first = self.framework.read(rows[0]).astype(np.int64)
-        batch = [self.framework.put(array[first]) for array in self.data.train.values()]
-        return collect(
-            self.framework,
-            self.model,
-            self.twin.loss,
-            self.step,
-            draw(self.config.parameters(), PROBE_SEED),
-            batch[:1],
-            batch,
-            rows,
-            work_digest(self.spec["workload"], asdict(self.config), self.data.sha256),
-        )
-
-    def conditions(self) -> dict[str, Any]:
-        """The condition as it is, read after the work from the libraries that did it."""
-        on = {True: "on", False: "off"}
-        return {
-            "device": self.framework.device,
-            "dtype": self.framework.dtype,
-            "compile": on[self.compiled],
-            "compile_inference": on[self.compiled_inference],
-            "numerics": self.framework.numerics(),
-            "versions": self.framework.versions(),
-            "data": {
-                "name": self.data.name,
-                "source": self.data.source,
-                "sha256": self.data.sha256,
-                "train_items": len(self.data.train["labels"]),
-                "test_items": len(self.test_labels),
-            },
-        }
-
-
 def measure(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
-    """A whole trial; the weights go to `folder`, everything else through `emit`."""
-    session = Session(spec)
+    """A whole trial; weights and text go to `folder`, everything else through `emit`."""
+    session = open_session(spec)
     emit("ready", session.conditions())
-    trial = run(session.work(), session.framework, Plan(**spec["plan"]), report=emit)
+    trial = _run(session, spec, folder, emit)
+    emit("evidence", {})
     evidence = session.evidence()
-    save_file(trial.parameters, folder / "weights.safetensors")
+    if isinstance(session, GenerationSession) and (text := session.text()) is not None:
+        (folder / TEXT).write_text(text, encoding="utf-8")
     emit(
         "result",
         {
+            "mode": spec["mode"],
             "trial": trial.as_json(),
             "completed": completed(trial.completion_ratio, trial.completion_residue),
             "conditions": session.conditions(),
@@ -163,9 +63,23 @@ def measure(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
     )
 
 
+def _run(
+    session: Session | GenerationSession, spec: dict[str, Any], folder: Path, emit: Emitter
+) -> Trial | Inference | Generation:
+    plan, framework = spec["plan"], session.framework
+    if isinstance(session, GenerationSession):
+        return generation.run(session.work(), framework, generation.Plan(**plan), report=emit)
+    if spec["mode"] == "infer":
+        flops = session.config.infer_flops_per_item()
+        return inference.run(session.work(), framework, Plan(**plan), flops, report=emit)
+    trial = run(session.work(), framework, Plan(**plan), report=emit)
+    save_file(trial.parameters, folder / "weights.safetensors")
+    return trial
+
+
 def trace(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
     """The evidence in full, for `verify`: arrays as NPZ files, one per kind, in order."""
-    session = Session(spec)
+    session = open_session(spec)
     evidence = session.evidence()
     for kind in ("outputs", "gradients", "updates"):
         np.savez(
@@ -209,6 +123,11 @@ def main() -> int:
         except InputError as error:
             emit("refused", {"message": str(error)})
             return 2
+        except (MemoryError, RuntimeError) as error:
+            if not frameworks.out_of_memory(error):
+                raise
+            emit("out_of_memory", {"message": " ".join(str(error).split())[:300]})
+            return 3
     return 0
 
 

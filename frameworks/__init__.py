@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from pathlib import Path
 
 from measurement.errors import InputError
@@ -49,3 +50,9 @@ def load(
         ) from None
     adapter: Framework = module.Adapter(device, dtype, threads)
     return adapter
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory was not enough, for any adapter imported so far."""
+    modules = [sys.modules.get(f"frameworks.{name}") for name in names()]
+    return any(module.out_of_memory(error) for module in modules if module)

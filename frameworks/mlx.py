@@ -23,6 +23,17 @@ from measurement.framework import check_fit
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory was not enough, on the device or the host."""
+    # MLX has no type of its own for it: "[malloc] Unable to allocate", "[metal::malloc] ...",
+    # "cudaMallocAsync ... failed: out of memory", "Insufficient Memory" of a Metal queue.
+    text = str(error).lower()
+    said = ("malloc", "out of memory", "insufficient memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in text for word in said)
+    )
+
+
 class Adapter:
     """See measurement.framework.Framework."""
 
@@ -99,15 +110,16 @@ class Adapter:
 
     def compile_predict(
         self, predict: Callable[..., Any], model: Any, compiled: bool
-    ) -> Callable[[Any], Any]:
-        def bound(inputs: mx.array) -> mx.array:
-            return predict(model, inputs)
+    ) -> Callable[..., Any]:
+        def bound(*inputs: Any) -> Any:
+            return predict(model, *inputs)
 
         function = mx.compile(bound, inputs=[model.state]) if compiled else bound
+        evaluate = mx.async_eval if self.device == "gpu" else mx.eval  # see compile_step
 
-        def submit(inputs: mx.array) -> mx.array:
-            output = function(inputs)
-            mx.eval(output)
+        def submit(*inputs: Any) -> Any:
+            output = function(*inputs)
+            evaluate(output)
             return output
 
         return submit
@@ -134,7 +146,7 @@ class Adapter:
         def recording(original: type, name: str) -> type:
             def call(module: Any, *arguments: Any, **keywords: Any) -> Any:
                 output = original.__call__(module, *arguments, **keywords)
-                outputs[name] = self.read(output)
+                outputs[name] = self.read(output[0] if isinstance(output, tuple) else output)
                 return output
 
             return type(original.__name__, (original,), {"__call__": call})

@@ -19,6 +19,17 @@ from measurement.framework import check_fit
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory was not enough, on the device or the host."""
+    # The CPU's allocator raises a plain RuntimeError ("DefaultCPUAllocator: can't allocate
+    # memory"), every accelerator's a type of its own; MPS says "out of memory" in a plain one.
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("defaultcpuallocator" in text or "out of memory" in text)
+    )
+
+
 class Adapter:
     """See measurement.framework.Framework."""
 
@@ -104,12 +115,12 @@ class Adapter:
 
     def compile_predict(
         self, predict: Callable[..., Any], model: Any, compiled: bool
-    ) -> Callable[[Any], Any]:
+    ) -> Callable[..., Any]:
         function = torch.compile(predict, fullgraph=True, dynamic=False) if compiled else predict
 
-        def submit(inputs: torch.Tensor) -> torch.Tensor:
+        def submit(*inputs: Any) -> Any:
             with torch.inference_mode():
-                return function(model, inputs)
+                return function(model, *inputs)
 
         return submit
 
@@ -141,7 +152,7 @@ class Adapter:
         handles = [
             module.register_forward_hook(
                 lambda _module, _inputs, output, name=name: outputs.update(
-                    {name: self.read(output).copy()}
+                    {name: self.read(output[0] if isinstance(output, tuple) else output).copy()}
                 )
             )
             for name, module in model.named_modules()

@@ -21,9 +21,19 @@ TOLERANCES = {
     "bfloat16": (3e-2, 1e-1, 2e-2),
     "float16": (4e-3, 2e-2, 3e-3),
 }
-# Of the updates that ten steps made. In 16 bits an update is a few units in the last place of the
-# weight: correct twins differed by up to 0.33 of the largest in bfloat16, a doubled step by 0.5.
-UPDATE_TOLERANCES = {"float32": 1e-4, "bfloat16": 0.4, "float16": 0.05}
+# Of the updates that ten steps made, by optimiser. In 16 bits an update is a few units in the last
+# place of the weight: correct twins differed by up to 0.33 of the largest in bfloat16, a doubled
+# step by 0.5. AdamW divides a gradient by its own size, so that where a gradient is nothing but
+# rounding (one near zero; that of a key's bias in attention is zero in exact arithmetic) the update
+# is rounding too, blown up to the size of all others.
+UPDATE_TOLERANCES = {
+    "sgd": {"float32": 1e-4, "bfloat16": 0.4, "float16": 0.05},
+    "adamw": {"float32": 2e-2, "bfloat16": 0.6, "float16": 0.3},
+}
+# Below this share of the largest gradient of all, an array's own gradient is not its scale: what
+# is left there is what rounding left of cancelling terms.
+GRADIENT_FLOOR = 1e-3
+NO_OPTIMISER = "none"  # of a generation
 COMPLETION_BOUNDS = (1.6, 2.5)
 RESIDUE_BOUND = 0.5
 # After whole epochs two float32 trainings drift apart a little by rounding alone.
@@ -32,7 +42,8 @@ _RECEIPT_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one trial did: counts are exact, the last two fields are the fingerprints of learning."""
+    """What one training did: counts are exact, the last two numbers are the fingerprints of
+    learning."""
 
     items: int
     steps: int
@@ -42,19 +53,73 @@ class Receipt:
     latency_calls: int
     weight_change_norm: float
     check_value: float
+    kind: str = "train"
+
+
+@dataclass(frozen=True)
+class InferenceReceipt:
+    """What one trial without training did in a pass; check_value is the quality it found."""
+
+    flops: int
+    eval_items: int
+    inference_items: int
+    latency_calls: int
+    check_value: float
+    kind: str = "infer"
+
+
+@dataclass(frozen=True)
+class GenerationReceipt:
+    """What one trial of generation did. tokens_digest: of every token it put out, in float32; in 16
+    bits a rounding may turn the greedy choice, and nothing after it compares: ""."""
+
+    items: int
+    prompt_tokens: int
+    tokens: int
+    flops: int
+    latency_calls: int
+    tokens_digest: str
+    kind: str = "generate"
+
+
+# kind -> (fields that are equal whole numbers, fields that are close, fields that are equal texts)
+_RECEIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "train": (
+        ("items", "steps", "flops", "eval_items", "inference_items", "latency_calls"),
+        ("weight_change_norm", "check_value"),
+        (),
+    ),
+    "infer": (
+        ("flops", "eval_items", "inference_items", "latency_calls"),
+        ("check_value",),
+        (),
+    ),
+    "generate": (
+        ("items", "prompt_tokens", "tokens", "flops", "latency_calls"),
+        (),
+        ("tokens_digest",),
+    ),
+}
 
 
 def receipt_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> str | None:
     """None when two receipts state the same work, else the first difference in a sentence."""
     if not a or not b:
         return "a work receipt is missing"
-    for name in ("items", "steps", "flops", "eval_items", "inference_items", "latency_calls"):
+    kind = a.get("kind", "train")  # the first receipts had no kind
+    if kind != b.get("kind", "train") or kind not in _RECEIPTS:
+        return f"the receipts differ in kind: {kind} against {b.get('kind', 'train')}"
+    whole, close, texts = _RECEIPTS[kind]
+    for name in whole:
         if not isinstance(a.get(name), int) or a[name] != b.get(name):
             return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
-    for name in ("weight_change_norm", "check_value"):
+    for name in close:
         if not _close(a.get(name), b.get(name), _RECEIPT_TOLERANCE):
             return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
-    if a["weight_change_norm"] == 0:
+    for name in texts:
+        if not isinstance(a.get(name), str) or a[name] != b.get(name):
+            return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
+    if a.get("weight_change_norm") == 0:
         return "neither arm changed a weight"
     return None
 
@@ -78,17 +143,24 @@ def parity_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) 
 
     The evidence: digest of the work (workload, sizes, data, dtype), parameter count, fingerprints
     of outputs and gradients on the first batch, the losses of ten steps and the update they made.
+    A generation has no gradients and no update: its losses are those of ten tokens given to it.
     """
     if not a or not b:
         return "evidence of equal work is missing"
     for name in ("work", "dtype", "parameters"):
         if a.get(name) is None or a[name] != b.get(name):
             return f"the evidence differs in {name}: {a.get(name)} against {b.get(name)}"
+    optimiser = a.get("optimiser", "sgd")  # the first evidence did not name it
+    if optimiser != b.get("optimiser", "sgd"):
+        return f"the evidence differs in optimiser: {optimiser} against {b.get('optimiser')}"
     if a["dtype"] not in TOLERANCES:
         return f"no tolerance is stated for dtype {a['dtype']}"
     outputs, gradients, losses = TOLERANCES[a["dtype"]]
-    updates = UPDATE_TOLERANCES[a["dtype"]]
-    for name, tolerance in (("output", outputs), ("gradient", gradients), ("update", updates)):
+    scales = [("output", outputs)]
+    if optimiser != NO_OPTIMISER:
+        updates = UPDATE_TOLERANCES[optimiser][a["dtype"]]
+        scales += [("gradient", gradients), ("update", updates)]
+    for name, tolerance in scales:
         if not (_finite(a.get(name), 2) and _finite(b.get(name), 2)):
             return f"the evidence differs in {name}: {a.get(name)} against {b.get(name)}"
         # A projection sums signed terms, so both numbers are compared on the scale of the norm.
@@ -110,15 +182,17 @@ def completion(
     read_back: Callable[[], object],
     clock: Callable[[], float],
     seconds: float,
+    most: int = 4096,
 ) -> tuple[float, float]:
-    """(time of 2k steps / time of k steps, time to read the state back / time of k steps).
+    """(time of 2k steps / time of k steps, what was left to do when they were timed / their time).
 
-    k is chosen so that k steps take about `seconds`; medians of five interleaved repetitions. A
-    barrier that does not wait gives a ratio near 1 or a read-back as long as the steps; steps that
-    take no time at all give (0, inf).
+    k is chosen so that k steps take about `seconds`, and is at most `most`; medians of five
+    interleaved repetitions. A barrier that does not wait gives a ratio near 1, or a read-back that
+    takes longer than a second one right after it: what it takes longer is the work left over.
+    Steps that take no time at all give (0, inf).
     """
-    steps = 8
-    while timed_steps(steps) < seconds / 2 and steps < 4096:
+    steps = 1
+    while timed_steps(steps) < seconds / 2 and 2 * steps <= most:
         steps *= 2
     read_back()
     single, double, residue = [], [], []
@@ -126,7 +200,9 @@ def completion(
         single.append(timed_steps(steps))
         start = clock()
         read_back()
-        residue.append(clock() - start)
+        middle = clock()
+        read_back()
+        residue.append(max(0.0, (middle - start) - (clock() - middle)))
         double.append(timed_steps(2 * steps))
     base = float(np.median(single))
     if base <= 0:
@@ -139,20 +215,50 @@ def completed(ratio: float, residue: float) -> bool:
     return COMPLETION_BOUNDS[0] <= ratio <= COMPLETION_BOUNDS[1] and residue <= RESIDUE_BOUND
 
 
-def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float) -> str | None:
+def first_difference(
+    a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float, floor: float = 0.0
+) -> str | None:
     """The first array, in `a`'s order, that differs by more than `tolerance` times its largest
-    magnitude; None when all agree."""
+    magnitude, or `floor` times the largest of all arrays where that is more; None when all agree."""
+    least = floor * max((float(np.max(np.abs(x), initial=0.0)) for x in a.values()), default=0.0)
+
+    def error(x: np.ndarray, y: np.ndarray) -> float:
+        scale = max(np.max(np.abs(x), initial=0.0), np.max(np.abs(y), initial=0.0), least, 1e-30)
+        return float(np.max(np.abs(x - y), initial=0.0) / scale)
+
+    return _first(a, b, tolerance, error, "of its largest value")
+
+
+def first_distance(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float) -> str | None:
+    """The first array whose Euclidean distance is more than `tolerance` times its norm, or times a
+    thousandth of the norm of all where that is more; None when all agree. For updates: single
+    elements may be rounding alone, see UPDATE_TOLERANCES."""
+    whole = math.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in a.values()))
+
+    def error(x: np.ndarray, y: np.ndarray) -> float:
+        scale = max(float(np.linalg.norm(x)), float(np.linalg.norm(y)), 1e-3 * whole, 1e-30)
+        return float(np.linalg.norm(x - y)) / scale
+
+    return _first(a, b, tolerance, error, "of its norm")
+
+
+def _first(
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    tolerance: float,
+    error: Callable[[np.ndarray, np.ndarray], float],
+    unit: str,
+) -> str | None:
     for name in a:
         if name not in b:
             return f"{name} is missing in one twin"
         x, y = np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)
         if x.shape != y.shape:
             return f"{name} has shape {x.shape} against {y.shape}"
-        scale = max(np.max(np.abs(x), initial=0.0), np.max(np.abs(y), initial=0.0), 1e-30)
         with np.errstate(invalid="ignore"):
-            error = float(np.max(np.abs(x - y), initial=0.0) / scale)
-        if not error <= tolerance:  # also catches NaN
-            return f"{name} differs by {error:.2e} of its largest value (allowed {tolerance:.0e})"
+            found = error(x, y)
+        if not found <= tolerance:  # also catches NaN
+            return f"{name} differs by {found:.2e} {unit} (allowed {tolerance:.0e})"
     extra = [name for name in b if name not in a]
     return f"{extra[0]} is missing in one twin" if extra else None
 

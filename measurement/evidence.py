@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from measurement.audit import fingerprint
+from measurement.audit import NO_OPTIMISER, fingerprint
 from measurement.framework import Framework
 
 PROBE_SEED = 0  # the same for every trial, so that any two trials of one workload compare
@@ -21,7 +21,8 @@ PROBE_STEPS = 10
 @dataclass(frozen=True)
 class Evidence:
     """outputs: layer -> array, in order of computation; gradients and updates: parameter -> array
-    (update = after ten steps minus before); losses: of the ten steps."""
+    (update = after ten steps minus before); losses: of the ten steps. A generation has neither
+    gradients nor updates, its optimiser is "none" and its losses are those of ten given tokens."""
 
     work: str
     dtype: str
@@ -30,12 +31,14 @@ class Evidence:
     gradients: dict[str, np.ndarray]
     losses: list[float]
     updates: dict[str, np.ndarray]
+    optimiser: str
 
     def summary(self) -> dict[str, Any]:
         """A few numbers that fit a tag; see measurement.audit.parity_difference."""
         return {
             "work": self.work,
             "dtype": self.dtype,
+            "optimiser": self.optimiser,
             "parameters": self.parameters,
             "output": fingerprint(self.outputs),
             "gradient": fingerprint(self.gradients),
@@ -55,15 +58,17 @@ def collect(
     model: Any,
     loss: Callable[..., Any],
     step: Callable[[Any], Any],
-    initial: Mapping[str, np.ndarray],
+    reset: Callable[[], None],
     inputs: Sequence[Any],
     batch: Sequence[Any],
     batches: Sequence[Any],
     work: str,
+    optimiser: str,
 ) -> Evidence:
-    """Writes `initial`, takes every layer's output for `inputs` and every gradient for `batch`
-    (both on the device), then runs `step` over `batches`."""
-    framework.write_parameters(model, initial)
+    """Takes every layer's output for `inputs` and every gradient for `batch` (both on the device),
+    then runs `step` over `batches`, all from the state that `reset` puts."""
+    reset()
+    initial = framework.read_parameters(model)
     outputs = framework.layer_outputs(model, *inputs)
     _, gradients = framework.gradients(loss, model, *batch)
     losses = [float(framework.read(step(rows))) for rows in batches]
@@ -76,4 +81,34 @@ def collect(
         gradients=gradients,
         losses=losses,
         updates={name: after[name] - initial[name] for name in after},
+        optimiser=optimiser,
     )
+
+
+def collect_generation(
+    framework: Framework,
+    model: Any,
+    begin: Callable[[Any], tuple[Any, Any, Any]],
+    advance: Callable[[Any, Any], tuple[Any, Any, Any]],
+    inputs: Any,
+    tokens: Sequence[int],
+    parameters: int,
+    work: str,
+) -> Evidence:
+    """Takes every layer's output for `inputs` (on the device), then gives the model `tokens` one
+    after the other, as if it had chosen them: the negative log-likelihood of each goes through the
+    very functions that are timed, cache included."""
+    outputs = framework.layer_outputs(model, inputs)
+    _, logits, cache = begin(inputs)
+    losses = []
+    for token in tokens:
+        losses.append(_negative_log_likelihood(framework.read(logits), token))
+        _, logits, cache = advance(framework.put(np.array([token], np.int32)), cache)
+    return Evidence(work, framework.dtype, parameters, outputs, {}, losses, {}, NO_OPTIMISER)
+
+
+def _negative_log_likelihood(logits: np.ndarray, token: int) -> float:
+    values = np.asarray(logits, np.float64).reshape(-1)
+    finite = values[np.isfinite(values)]  # a suppressed token has minus infinity
+    top = float(np.max(finite))
+    return float(top + np.log(np.sum(np.exp(finite - top))) - values[token])

@@ -63,8 +63,9 @@ class Framework(Protocol):
 
     def compile_predict(
         self, predict: Callable[..., Array], model: Any, compiled: bool
-    ) -> Callable[[Array], Array]:
-        """inputs -> outputs without gradient recording; submits."""
+    ) -> Callable[..., Any]:
+        """predict(model, *inputs) as a function of the inputs without gradient recording; arrays, or
+        trees of arrays, in and out; submits."""
         ...
 
     def write_parameters(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
@@ -82,7 +83,8 @@ class Framework(Protocol):
         ...
 
     def layer_outputs(self, model: Any, *inputs: Array) -> dict[str, np.ndarray]:
-        """Output of every submodule by dotted name in the order of computation; "" is the model."""
+        """Output of every submodule (of a tuple the first) by dotted name in the order of
+        computation; "" is the model."""
         ...
 
     def inference(self) -> AbstractContextManager[Any]:

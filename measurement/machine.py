@@ -125,6 +125,16 @@ def thermal_pressure() -> int | None:
     return int(level.value)
 
 
+def memory_kills() -> int:
+    """How many processes this Linux has killed for lack of memory since it started; 0 where that is
+    not counted."""
+    try:
+        match = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(match.group(1)) if match else 0
+
+
 def commit(folder: Path) -> tuple[str, bool]:
     """(git commit, whether the tree differs from it) of the project's folder; ("", False) outside
     a checkout. Reports that a study wrote are no difference."""

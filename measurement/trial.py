@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,16 @@ import numpy as np
 from measurement.audit import Receipt, completion
 from measurement.framework import Framework
 from measurement.memory import process_peak_bytes
-
-Clock = Callable[[], float]
+from measurement.phases import (
+    Clock,
+    Report,
+    as_json,
+    elapsed,
+    energy_window,
+    latency,
+    matmul_ceiling,
+    passes,
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,8 @@ class Plan:
     """How much of each phase; counts of calls, and seconds where a name says so."""
 
     epochs: int
-    target_accuracy: float
+    target: float
+    target_is_floor: bool = True  # met at or above it (accuracy); False: at or below (perplexity)
     warmup_steps: int = 20
     audit_seconds: float = 0.1
     waited_steps: int = 200
@@ -48,8 +57,9 @@ class Work:
 
     step(batch) submits one step and returns its loss; batches(epoch) gives the epoch's batches on
     the device with the number of items of each; reset() puts the initial parameters back;
-    evaluate() returns the test accuracy; predict_one(i) takes test item i from NumPy and returns
-    NumPy; predict_all() submits one pass over the resident test set and returns its output.
+    evaluate() returns the quality on the test set (accuracy, perplexity); predict_one(i) takes
+    test item i from NumPy and returns NumPy; predict_all() submits one pass over the resident test
+    set and returns its output.
     """
 
     step: Callable[[Any], Any]
@@ -74,7 +84,7 @@ class Trial:
     epoch_cpu_seconds: list[float]
     epoch_items: int
     epoch_loss: list[float]
-    epoch_accuracy: list[float]
+    epoch_quality: list[float]
     evaluation_seconds: list[float]
     target_seconds: float | None
     target_epochs: int | None
@@ -94,9 +104,7 @@ class Trial:
 
     def as_json(self) -> dict[str, Any]:
         """All but the parameters, which are saved as safetensors."""
-        values = asdict(self)
-        del values["parameters"]
-        return values
+        return as_json(self)
 
 
 def run(
@@ -104,7 +112,7 @@ def run(
     framework: Framework,
     plan: Plan,
     clock: Clock = time.perf_counter,
-    report: Callable[[str, dict[str, Any]], None] = lambda event, values: None,
+    report: Report = lambda event, values: None,
 ) -> Trial:
     """Runs every phase. `report(event, values)` is called between phases, never inside a clock."""
     work.reset()
@@ -135,12 +143,19 @@ def run(
     full = [batch for batch, items in work.batches(0) if items == first_epoch[0][1]]
     step_seconds = [timed([batch])[0] for batch in _cycle(full, plan.waited_steps)]
     work.reset()
-    latency = _latency(work, plan, clock)
-    inference = _inference(work, framework, plan, clock)
+    one_item = latency(
+        work.predict_one,
+        work.test_items,
+        plan.latency_warmup_calls,
+        plan.latency_calls,
+        clock,
+        plan.slowdown,
+    )
+    inference = passes(work.predict_all, framework, plan.inference_seconds, clock, plan.slowdown)
     process_peak = process_peak_bytes()
     device_peak = framework.device_peak_bytes()
     ceiling = matmul_ceiling(framework, plan.ceiling_seconds, clock)
-    energy_epochs = _energy_window(work, framework, plan, clock, report)
+    energy_epochs = energy_window(lambda: timed(batches), plan.energy_seconds, clock, report)
 
     items = sum(count for _, count in first_epoch)
     steps = len(first_epoch) * plan.epochs
@@ -151,7 +166,7 @@ def run(
         flops=items * plan.epochs * work.flops_per_item,
         eval_items=work.test_items * plan.epochs,
         inference_items=work.test_items,
-        latency_calls=len(latency),
+        latency_calls=len(one_item),
         weight_change_norm=_distance(initial, trained),
         check_value=epochs["epoch_loss"][-1],
     )
@@ -162,7 +177,7 @@ def run(
         warmup_seconds=warmup_seconds,
         epoch_items=items,
         step_seconds=step_seconds,
-        latency_seconds=latency,
+        latency_seconds=one_item,
         inference_seconds=inference,
         inference_items=work.test_items,
         process_peak_bytes=process_peak,
@@ -178,17 +193,6 @@ def run(
     )
 
 
-def _elapsed(clock: Clock, start: float, slowdown: float) -> float:
-    """Seconds since `start`, drawn out by `slowdown` of themselves. The wait is real, so that the
-    machine and everything that watches it see a slower framework, not an altered number."""
-    now = clock()
-    if slowdown:
-        until = now + slowdown * (now - start)
-        while now < until:
-            now = clock()
-    return now - start
-
-
 def _timed(
     clock: Clock,
     framework: Framework,
@@ -202,7 +206,7 @@ def _timed(
     start = clock()
     losses = [step(batch) for batch in batches]
     framework.wait(losses, work.state)
-    return _elapsed(clock, start, slowdown), losses
+    return elapsed(clock, start, slowdown), losses
 
 
 def _epochs(
@@ -210,7 +214,7 @@ def _epochs(
     framework: Framework,
     plan: Plan,
     clock: Clock,
-    report: Callable[[str, dict[str, Any]], None],
+    report: Report,
 ) -> dict[str, Any]:
     values: dict[str, list[float]] = {
         name: []
@@ -218,7 +222,7 @@ def _epochs(
             "epoch_seconds",
             "epoch_cpu_seconds",
             "epoch_loss",
-            "epoch_accuracy",
+            "epoch_quality",
             "evaluation_seconds",
         )
     }
@@ -237,10 +241,11 @@ def _epochs(
         means = [float(framework.read(loss)) for loss in losses]
         values["epoch_loss"].append(float(np.average(means, weights=sizes)))
         start = clock()
-        accuracy = work.evaluate()
+        quality = work.evaluate()
         values["evaluation_seconds"].append(clock() - start)
-        values["epoch_accuracy"].append(accuracy)
-        if target_epochs is None and accuracy >= plan.target_accuracy:
+        values["epoch_quality"].append(quality)
+        met = quality >= plan.target if plan.target_is_floor else quality <= plan.target
+        if target_epochs is None and met:
             target_seconds, target_epochs = sum(values["epoch_seconds"]), epoch + 1
         report(
             "epoch",
@@ -248,7 +253,7 @@ def _epochs(
                 "epoch": epoch,
                 "seconds": seconds,
                 "loss": values["epoch_loss"][-1],
-                "accuracy": accuracy,
+                "quality": quality,
                 "items": sum(sizes),
                 "time": time.time(),
             },
@@ -260,71 +265,6 @@ def _epochs(
         "items": items,
         "steps": steps,
     }
-
-
-def _latency(work: Work, plan: Plan, clock: Clock) -> list[float]:
-    """One item at a time, from NumPy to NumPy, as a caller meets it."""
-    for call in range(plan.latency_warmup_calls):
-        work.predict_one(call % work.test_items)
-    samples = []
-    for call in range(plan.latency_calls):
-        start = clock()
-        work.predict_one(call % work.test_items)
-        samples.append(_elapsed(clock, start, plan.slowdown))
-    return samples
-
-
-def _inference(work: Work, framework: Framework, plan: Plan, clock: Clock) -> list[float]:
-    """Seconds of each pass over the whole resident test set; five at least."""
-    framework.wait(work.predict_all())
-    samples: list[float] = []
-    while len(samples) < 5 or sum(samples) < plan.inference_seconds:
-        start = clock()
-        framework.wait(work.predict_all())
-        samples.append(_elapsed(clock, start, plan.slowdown))
-    return samples
-
-
-def matmul_ceiling(framework: Framework, seconds: float, clock: Clock = time.perf_counter) -> float:
-    """FLOP/s of the fastest square matrix product found within about `seconds` per size.
-
-    Sizes double while the next one is expected to take less than that for one call, so that
-    neither the reference BLAS nor a large GPU gets sizes that are not for it.
-    """
-    best, size, fastest = 0.0, 256, 0.0
-    while size <= 8192 and 8 * fastest <= seconds:
-        multiply = framework.matmul(size)
-        multiply()
-        samples: list[float] = []
-        while len(samples) < 5 or sum(samples) < seconds / 3:
-            start = clock()
-            multiply()
-            samples.append(clock() - start)
-        fastest = min(samples)
-        best = max(best, 2 * size**3 / fastest)
-        size *= 2
-    return best
-
-
-def _energy_window(
-    work: Work,
-    framework: Framework,
-    plan: Plan,
-    clock: Clock,
-    report: Callable[[str, dict[str, Any]], None],
-) -> int:
-    """Repeats whole epochs for at least `energy_seconds`, because meters advance in batches of up
-    to a third of a second: returns how many."""
-    if plan.energy_seconds <= 0:
-        return 0
-    batches = [batch for batch, _ in work.batches(0)]
-    report("energy_begin", {})
-    start, epochs = clock(), 0
-    while clock() - start < plan.energy_seconds:
-        _timed(clock, framework, work, batches, plan.slowdown)
-        epochs += 1
-    report("energy_end", {"epochs": epochs, "seconds": clock() - start})
-    return epochs
 
 
 def _cycle(batches: list[Any], count: int) -> list[Any]:

@@ -10,6 +10,7 @@ from types import ModuleType
 from measurement.errors import InputError
 
 _FOLDER = Path(__file__).parent
+_PARTS = ("config", "data", "checkpoint")  # all but the last in every workload
 
 
 def names() -> list[str]:
@@ -19,15 +20,16 @@ def names() -> list[str]:
 
 def frameworks(workload: str) -> list[str]:
     """The frameworks a workload has a twin for."""
-    common = {"__init__", "config", "data"}
+    common = {"__init__", *_PARTS}
     return sorted(p.stem for p in (_FOLDER / workload).glob("*.py") if p.stem not in common)
 
 
 def load(workload: str, part: str) -> ModuleType:
-    """`part` is `config`, `data` or a framework's name. Raises InputError for an unknown one."""
+    """`part` is `config`, `data`, `checkpoint` or a framework's name. Raises InputError for an
+    unknown one."""
     if workload not in names():
         raise InputError(f"unknown workload '{workload}'; choose one of: {', '.join(names())}")
-    if part not in ("config", "data") and part not in frameworks(workload):
+    if part not in _PARTS and part not in frameworks(workload):
         known = ", ".join(frameworks(workload))
         raise InputError(f"workload '{workload}' has no twin in '{part}'; it has: {known}")
     return importlib.import_module(f"models.{workload}.{part}")

@@ -12,7 +12,6 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-import models
 from measurement.errors import InputError
 from serving import mlx_flavor, trained
 from tracking.store import reachable
@@ -70,7 +69,7 @@ def save_model(folder: Path, path: Path, description: Model | None = None) -> No
     """Write a trial's model as an MLflow model to `path`: in the MLX flavour of this package, or in
     PyTorch's own as an exported graph, which needs no project code. Neither holds a pickle."""
     spec = trained.read(folder)
-    example = _example(spec.workload)
+    example = spec.config.example()
     signature = ModelSignature(
         inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
         outputs=Schema([TensorSpec(np.dtype(np.int64), (-1,))]),
@@ -92,15 +91,6 @@ def save_model(folder: Path, path: Path, description: Model | None = None) -> No
         pip_requirements=[f"torch=={metadata.version('torch').split('+')[0]}"],
         serialization_format="pt2",
     )
-
-
-def _example(workload: str) -> np.ndarray:
-    """(4, pixels) float32: a vertical stroke, which a trained MNIST model takes for a 1."""
-    pixels = models.load(workload, "config").PIXELS
-    side = round(pixels**0.5)
-    image = np.zeros((side, side), np.float32)
-    image[side // 7 : -side // 7, side // 2 - 1 : side // 2 + 1] = 1.0
-    return np.repeat(image.reshape(1, pixels), 4, axis=0)
 
 
 def _metrics(run: Run, model_id: str) -> list[Metric]:

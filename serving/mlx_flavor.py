@@ -110,7 +110,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Class
 
 
 class Classifier:
-    """images (n, inputs) float32 in, class index (n,) int64 out.
+    """Items in, as the configuration's example has them; answers (n,) int64 out.
 
     MLX's streams belong to the thread that made them, and a server predicts in another thread than
     it loads in: one thread of our own does both, one request at a time.
@@ -120,22 +120,24 @@ class Classifier:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlx")
         self._thread.submit(self._build, folder, device).result()
 
-    def predict(self, images: Any, params: dict[str, Any] | None = None) -> np.ndarray:
-        """`images`: anything NumPy takes for a float32 array: array, DataFrame, nested list."""
-        return self._thread.submit(self._predict, np.asarray(images, dtype=np.float32)).result()
+    def predict(self, items: Any, params: dict[str, Any] | None = None) -> np.ndarray:
+        """`items`: anything NumPy takes for an array: array, DataFrame, nested list."""
+        return self._thread.submit(self._predict, np.asarray(items, dtype=self._dtype)).result()
 
     def get_raw_model(self) -> Any:
         """The native MLX module, as mlflow.pyfunc's models of other flavours give theirs."""
         return self._model
 
     def _build(self, folder: Path, device: str) -> None:
-        self._adapter, self._twin, self._model = trained.build(trained.read(folder), device)
+        spec = trained.read(folder)
+        self._dtype = spec.config.example().dtype
+        self._adapter, self._twin, self._model = trained.build(spec, device)
         _ending.call = _AtEnd(self._twin.mx.clear_streams)
 
-    def _predict(self, images: np.ndarray) -> np.ndarray:
+    def _predict(self, items: np.ndarray) -> np.ndarray:
         with self._adapter.inference():
-            classes = self._twin.answer(self._model, self._adapter.put(images))
-        return self._adapter.read(classes).astype(np.int64)
+            answers = self._twin.answer(self._model, self._adapter.put(items))
+        return self._adapter.read(answers).astype(np.int64)
 
 
 class _AtEnd:

@@ -62,6 +62,20 @@ def read(folder: Path) -> Trained:
     return Trained(workload, framework, config, weights)
 
 
+def read_of(workload: str, checkpoint: str) -> Trained:
+    """`read` of a folder that must hold a model of `workload`. Raises InputError."""
+    folder = Path(checkpoint).expanduser()
+    if not folder.is_dir():
+        raise InputError(
+            f"checkpoint '{checkpoint}' is no folder; expected one that a trial saved, with"
+            f" {WEIGHTS_FILE} and {CONFIG_FILE}, or 'random'"
+        )
+    found = read(folder)
+    if found.workload != workload:
+        raise InputError(f"{folder} holds a model of '{found.workload}', expected '{workload}'")
+    return found
+
+
 def build(trained: Trained, device: str) -> tuple[Any, Any, Any]:
     """(adapter, twin module, model with the trained weights) on `device`."""
     adapter = frameworks.load(trained.framework, device)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from models.parameters import Initial, Parameters
+
 PIXELS = 784
 CLASSES = 10
 # Of the training pixels divided by 255; the usual constants of PyTorch's own MNIST example. Without
@@ -11,10 +15,15 @@ CLASSES = 10
 PIXEL_MEAN, PIXEL_STD = 0.1307, 0.3081
 
 ITEM = "image"
-KINDS = ("train", "infer")
+KIND = "train"
 DATASETS = ("mnist", "synthetic")
+OWN_DATA = ""
 DTYPES = ("float32", "bfloat16")
-TARGET = 0.96
+OPTIMISER = "sgd"
+QUALITY = "eval/accuracy"
+TARGET, EPOCHS = 0.96, 10
+# Of a study, which repeats a training many times: three epochs, and what they reach.
+STUDY_TARGET, STUDY_EPOCHS = 0.94, 3
 
 
 @dataclass(frozen=True)
@@ -33,10 +42,13 @@ class Config:
         sizes = [PIXELS, *[self.hidden_size] * self.layers, CLASSES]
         return list(zip(sizes, sizes[1:], strict=False))
 
-    def parameters(self) -> dict[str, tuple[tuple[int, ...], int]]:
+    def check(self) -> None:
+        """Every size above 0 is possible."""
+
+    def parameters(self) -> Parameters:
         """name -> (shape, fan in) of every parameter, in the (out, in) layout of both frameworks."""
         names = [f"hidden.{i}.linear" for i in range(self.layers)] + ["head"]
-        shapes: dict[str, tuple[tuple[int, ...], int]] = {}
+        shapes: dict[str, tuple[tuple[int, ...], Initial]] = {}
         for name, (inputs, outputs) in zip(names, self.widths(), strict=True):
             shapes[f"{name}.weight"] = ((outputs, inputs), inputs)
             shapes[f"{name}.bias"] = ((outputs,), inputs)
@@ -48,7 +60,32 @@ class Config:
         products = [inputs * outputs for inputs, outputs in self.widths()]
         return 2 * (3 * sum(products) - products[0])
 
+    def infer_flops_per_item(self) -> int:
+        """The forward pass."""
+        return 2 * sum(inputs * outputs for inputs, outputs in self.widths())
+
+    def tokens_per_item(self) -> int:
+        """An image is no text."""
+        return 0
+
+    def inference_batch(self) -> int:
+        """The whole test set at once, as the published scripts do."""
+        return self.test_items
+
+    def quality(self, scores: np.ndarray, labels: np.ndarray) -> float:
+        """Accuracy: the mean of 1 where the answer is right, else 0."""
+        return float(np.mean(scores))
+
+    def example(self) -> np.ndarray:
+        """(4, pixels) float32 in [0, 1]: a vertical stroke, which a trained network takes for a 1."""
+        side = round(PIXELS**0.5)
+        image = np.zeros((side, side), np.float32)
+        image[side // 7 : -side // 7, side // 2 - 1 : side // 2 + 1] = 1.0
+        return np.repeat(image.reshape(1, PIXELS), 4, axis=0)
+
 
 SMOKE = Config(train_items=2_048, test_items=1_000)
 # The network is small enough that a CPU trains the study's own size.
 PRESETS = {"smoke": SMOKE, "cpu": Config(), "study": Config()}
+DEFAULT_PRESET = {"cpu": "study", "gpu": "study"}
+PLANS: dict[str, dict[str, float]] = {}

@@ -58,14 +58,21 @@ def predict(model: Model, images: mx.array) -> mx.array:
     return mx.argmax(model(images), axis=1)
 
 
+def score(model: Model, images: mx.array, labels: mx.array) -> mx.array:
+    """images (n, 784), labels (n,) -> 1 where the digit is right, else 0, (n,)."""
+    return (predict(model, images) == labels).astype(mx.float32)
+
+
 def answer(model: Model, pixels: mx.array) -> mx.array:
     """pixels (n, 784) in [0, 1], as a client sends them -> digit (n,)."""
     return predict(model, (pixels - PIXEL_MEAN) / PIXEL_STD)
 
 
-def training(model: Model, config: Config) -> tuple[Callable[..., mx.array], list[Any]]:
-    """(step, state): a step does one update by plain SGD and returns the loss before it; state
-    is all that a step changes."""
+def training(
+    model: Model, config: Config
+) -> tuple[Callable[..., mx.array], list[Any], Callable[[], None]]:
+    """(step, state, restart): a step does one update by plain SGD and returns the loss before it;
+    state is all that a step changes; restart puts the optimiser back to the start."""
     loss_and_gradients = nn.value_and_grad(model, loss)
 
     def step(images: mx.array, labels: mx.array, rows: mx.array) -> mx.array:
@@ -80,4 +87,7 @@ def training(model: Model, config: Config) -> tuple[Callable[..., mx.array], lis
         )
         return value
 
-    return step, [model.state]
+    def restart() -> None:
+        """Plain SGD remembers nothing."""
+
+    return step, [model.state], restart

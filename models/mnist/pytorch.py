@@ -50,14 +50,21 @@ def predict(model: Model, images: torch.Tensor) -> torch.Tensor:
     return torch.argmax(model(images), dim=1)
 
 
+def score(model: Model, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """images (n, 784), labels (n,) -> 1 where the digit is right, else 0, (n,)."""
+    return (predict(model, images) == labels).float()
+
+
 def answer(model: Model, pixels: torch.Tensor) -> torch.Tensor:
     """pixels (n, 784) in [0, 1], as a client sends them -> digit (n,)."""
     return predict(model, (pixels - PIXEL_MEAN) / PIXEL_STD)
 
 
-def training(model: Model, config: Config) -> tuple[Callable[..., torch.Tensor], list[Any]]:
-    """(step, state): a step does one update by plain SGD and returns the loss before it; state
-    is all that a step changes."""
+def training(
+    model: Model, config: Config
+) -> tuple[Callable[..., torch.Tensor], list[Any], Callable[[], None]]:
+    """(step, state, restart): a step does one update by plain SGD and returns the loss before it;
+    state is all that a step changes; restart puts the optimiser back to the start."""
     parameters = list(model.parameters())
 
     def step(images: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -70,4 +77,7 @@ def training(model: Model, config: Config) -> tuple[Callable[..., torch.Tensor],
                 parameter.sub_(gradient, alpha=config.learning_rate)
         return value.detach()
 
-    return step, parameters
+    def restart() -> None:
+        """Plain SGD remembers nothing."""
+
+    return step, parameters, restart

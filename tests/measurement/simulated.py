@@ -10,7 +10,7 @@ from measurement.trial import Plan, Work
 
 PLAN = Plan(
     epochs=3,
-    target_accuracy=0.9,
+    target=0.9,
     warmup_steps=3,
     waited_steps=7,
     latency_warmup_calls=4,

@@ -147,7 +147,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_items(honest):
     ],
 )
 def test_the_target_is_first_met_or_censored(accuracies, target, epochs):
-    trial = measured(World(accuracies=accuracies), replace(PLAN, target_accuracy=target))
+    trial = measured(World(accuracies=accuracies), replace(PLAN, target=target))
     assert trial.target_epochs == epochs
     expected = None if epochs is None else pytest.approx(sum(trial.epoch_seconds[:epochs]))
     assert trial.target_seconds == expected

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
 
 import pytest
 
 import frameworks
 import models
+from measurement import generation, trial
+from measurement.audit import UPDATE_TOLERANCES
 from measurement.errors import InputError
+from tracking import names
 
 
 def test_workloads_and_frameworks_are_found_in_the_folders(project):
@@ -30,14 +34,29 @@ def test_every_adapter_tells_whether_it_is_available(name):
 @pytest.mark.parametrize("workload", models.names())
 def test_every_workload_states_its_sizes(workload):
     config = models.load(workload, "config")
-    assert {"smoke", "cpu", "study"} <= set(config.PRESETS)
+    assert {"smoke", "cpu"} <= set(config.PRESETS)
+    assert set(config.DEFAULT_PRESET) == {"cpu", "gpu"}
+    assert set(config.DEFAULT_PRESET.values()) | set(config.PLANS) <= set(config.PRESETS)
+    trained = config.KIND == "train"
+    plan = trial.Plan if trained else generation.Plan
+    counts = {field.name for field in fields(plan)}
     for preset in config.PRESETS.values():
         assert is_dataclass(preset) and preset.__dataclass_params__.frozen
         assert all(value > 0 for value in asdict(preset).values())
-        assert preset.train_flops_per_item() > 0
-        assert len(preset.parameters()) == len(set(preset.parameters()))
-    assert 0 < config.TARGET <= 1
-    assert set(config.KINDS) <= {"train", "infer"}
+        preset.check()
+        flops = preset.train_flops_per_item() if trained else preset.flops_per_item()
+        assert flops > 0
+        assert preset.parameters()
+    for chosen in config.PLANS.values():
+        assert set(chosen) <= counts - {"epochs", "target", "target_is_floor", "slowdown"}
+    if trained:
+        assert config.QUALITY in names.QUALITIES and config.OPTIMISER in UPDATE_TOLERANCES
+        assert config.TARGET > 0 and config.STUDY_TARGET > 0
+        assert config.EPOCHS >= config.STUDY_EPOCHS >= 1
+    else:
+        assert config.KIND == "generate"
+        assert (Path(str(models.__file__)).parent / workload / "checkpoint.py").exists()
+    assert config.DATASETS[-1] == "synthetic" and len(config.DATASETS) > 1
     assert "float32" in config.DTYPES
     assert len(models.frameworks(workload)) >= 2
 

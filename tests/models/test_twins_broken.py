@@ -16,7 +16,13 @@ from twins import (
     source,
 )
 
-from measurement.audit import TOLERANCES, UPDATE_TOLERANCES, first_difference, parity_difference
+from measurement.audit import (
+    TOLERANCES,
+    UPDATE_TOLERANCES,
+    first_difference,
+    first_distance,
+    parity_difference,
+)
 from measurement.evidence import Evidence
 from models.parameters import draw
 
@@ -88,11 +94,15 @@ def broken_twin(framework: str, case: Broken) -> Any:
 def refused(reference: Evidence, broken: Evidence, parity: str, kind: str, layer: str) -> None:
     assert parity in (parity_difference(reference.summary(), broken.summary()) or "")
     outputs, gradients, _ = TOLERANCES[reference.dtype]
-    updates = UPDATE_TOLERANCES[reference.dtype]
-    bound = {"outputs": outputs, "gradients": gradients, "updates": updates}[kind]
+    updates = UPDATE_TOLERANCES["sgd"][reference.dtype]
+    compare, bound = {
+        "outputs": (first_difference, outputs),
+        "gradients": (first_difference, gradients),
+        "updates": (first_distance, updates),
+    }[kind]
     a, b = getattr(reference, kind), getattr(broken, kind)
-    assert (first_difference(a, b, bound) or "").startswith(layer)
-    assert first_difference(b, a, bound) is not None
+    assert (compare(a, b, bound) or "").startswith(layer)
+    assert compare(b, a, bound) is not None
 
 
 @needs_all
@@ -166,4 +176,5 @@ def test_a_step_twice_as_long_is_refused_in_bfloat16_too():
     a = evidence("mnist", REFERENCE, config, dtype="bfloat16")
     b = evidence("mnist", "mlx", config, dtype="bfloat16", repeat=2)
     assert parity_difference(a.summary(), b.summary()) is not None
-    assert first_difference(a.updates, b.updates, UPDATE_TOLERANCES["bfloat16"]) is not None
+    updates = UPDATE_TOLERANCES["sgd"]["bfloat16"]
+    assert first_distance(a.updates, b.updates, updates) is not None

@@ -1,0 +1,290 @@
+"""One workload's twin bound to its data on the device of one framework, inside a worker."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import asdict
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import frameworks
+import models
+from measurement import generation, trial
+from measurement.errors import InputError
+from measurement.evidence import (
+    PROBE_SEED,
+    PROBE_STEPS,
+    Evidence,
+    collect,
+    collect_generation,
+    work_digest,
+)
+from measurement.framework import Framework
+from models.batches import epoch_rows
+from models.parameters import draw
+
+_PROBE_ITEMS = 4  # whose layer outputs are evidence: those of a whole batch may not fit twice
+
+
+class _Base:
+    """What every kind of workload needs. `twin` replaces the registered one: a broken one, in tests."""
+
+    def __init__(self, spec: dict[str, Any], twin: ModuleType | None = None) -> None:
+        self.spec = spec
+        self.module = models.load(spec["workload"], "config")
+        self.config = self.module.Config(**spec["sizes"])
+        self.twin = twin or models.load(spec["workload"], spec["framework"])
+        self.framework: Framework = frameworks.load(
+            spec["framework"], spec["device"], spec["dtype"], spec["threads"]
+        )
+        self.compiled, self.compiled_inference = self._compile_modes(spec["compile"])
+        self.model = self.twin.Model(self.config)
+
+    def _compile_modes(self, asked: str) -> tuple[bool, bool]:
+        """`auto` is the mode that was measured faster in this framework."""
+        reason = self.framework.can_compile()
+        if asked == "on" and reason:
+            raise InputError(f"compile=on: {reason}; install one or use compile=off")
+        if asked == "auto" and reason is None:
+            first, second = self.twin.FASTER_COMPILED
+            return first, second
+        return (asked == "on",) * 2
+
+    def _conditions(self, data: dict[str, Any], weights: dict[str, str]) -> dict[str, Any]:
+        """The condition as it is, read after the work from the libraries that did it."""
+        on = {True: "on", False: "off"}
+        return {
+            "device": self.framework.device,
+            "dtype": self.framework.dtype,
+            "compile": on[self.compiled],
+            "compile_inference": on[self.compiled_inference],
+            "numerics": self.framework.numerics(),
+            "versions": self.framework.versions(),
+            "data": data,
+            "weights": weights,
+        }
+
+
+class Session(_Base):
+    """A workload that is trained. `compiled`: the training step, `compiled_inference`: the rest."""
+
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        twin: ModuleType | None = None,
+        initial: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        """initial: weights to start from, in place of those drawn from the seed."""
+        super().__init__(spec, twin)
+        self.data = models.load(spec["workload"], "data").load(
+            self.config, spec["dataset"], spec["data_dir"]
+        )
+        put = self.framework.put
+        self.train = [put(array) for array in self.data.train.values()]
+        self.test_items, self.test_labels = self.data.test.values()
+        size = self.config.inference_batch()
+        self.test = [
+            tuple(put(array[start : start + size]) for array in self.data.test.values())
+            for start in range(0, len(self.test_items), size)
+        ]
+        self.drawn = initial is None
+        self.initial = draw(self.config.parameters(), spec["seed"]) if initial is None else initial
+        step, self.state, self.restart = self.twin.training(self.model, self.config)
+        self.reset()
+        submit = self.framework.compile_step(step, self.state, self.compiled)
+        self.step = functools.partial(submit, *self.train)
+        bound = functools.partial(
+            self.framework.compile_predict, model=self.model, compiled=self.compiled_inference
+        )
+        self.predict: Callable[..., Any] = bound(self.twin.predict)
+        self.score: Callable[..., Any] = bound(self.twin.score)
+
+    def reset(self, values: dict[str, np.ndarray] | None = None) -> None:
+        """Initial parameters (or `values`) and the optimiser's first state."""
+        self.framework.write_parameters(self.model, self.initial if values is None else values)
+        self.restart()
+        self.framework.wait(self.state)
+
+    def batches(self, epoch: int, seed: int | None = None) -> list[tuple[Any, int]]:
+        seed = self.spec["seed"] if seed is None else seed
+        rows = epoch_rows(len(self.data.train["labels"]), self.config.batch_size, seed, epoch)
+        return [(self.framework.put(batch), len(batch)) for batch in rows]
+
+    def evaluate(self) -> float:
+        """The quality on the whole test set."""
+        scores = [self.framework.read(self.score(*batch)) for batch in self.test]
+        return float(self.config.quality(np.concatenate(scores), self.test_labels))
+
+    def work(self) -> trial.Work:
+        items, framework, predict = self.test_items, self.framework, self.predict
+        return trial.Work(
+            step=self.step,
+            state=self.state,
+            batches=self.batches,
+            reset=self.reset,
+            evaluate=self.evaluate,
+            predict_one=lambda i: framework.read(predict(framework.put(items[i : i + 1]))),
+            predict_all=lambda: [predict(inputs) for inputs, _ in self.test],
+            read_parameters=lambda: framework.read_parameters(self.model),
+            test_items=len(items),
+            flops_per_item=self.config.train_flops_per_item(),
+        )
+
+    def evidence(self, values: dict[str, np.ndarray] | None = None) -> Evidence:
+        """values: initial ones, in place of those every trial draws for its evidence."""
+        rows: list[Any] = []
+        while len(rows) < PROBE_STEPS:  # a small preset has fewer batches in an epoch
+            rows += [batch for batch, _ in self.batches(len(rows), PROBE_SEED)]
+        rows = rows[:PROBE_STEPS]
+        first = self.framework.read(rows[0]).astype(np.int64)
+        put = self.framework.put
+        batch = [put(array[first]) for array in self.data.train.values()]
+        probe = put(next(iter(self.data.train.values()))[first[:_PROBE_ITEMS]])
+        values = draw(self.config.parameters(), PROBE_SEED) if values is None else values
+        return collect(
+            self.framework,
+            self.model,
+            self.twin.loss,
+            self.step,
+            lambda: self.reset(values),
+            [probe],
+            batch,
+            rows,
+            work_digest(self.spec["workload"], asdict(self.config), self.data.sha256),
+            self.module.OPTIMISER,
+        )
+
+    def conditions(self) -> dict[str, Any]:
+        data = {
+            "name": self.data.name,
+            "source": self.data.source,
+            "sha256": self.data.sha256,
+            "train_items": len(self.data.train["labels"]),
+            "test_items": len(self.test_labels),
+        }
+        source = "drawn from the seed" if self.drawn else "a trial's trained weights"
+        return self._conditions(data, {"source": source, "sha256": ""})
+
+
+class GenerationSession(_Base):
+    """A workload that generates tokens. `compiled`: the first phase, `compiled_inference`: a token."""
+
+    def __init__(self, spec: dict[str, Any], twin: ModuleType | None = None) -> None:
+        super().__init__(spec, twin)
+        self.checkpoint = models.load(spec["workload"], "checkpoint")
+        self.data = models.load(spec["workload"], "data").load(
+            self.config, spec["dataset"], spec["data_dir"], spec["checkpoint"]
+        )
+        # Random weights are always the same ones: a seed is no part of what a generation measures.
+        weights = self.checkpoint.load(
+            self.config, spec["checkpoint"], spec["data_dir"], PROBE_SEED
+        )
+        self.framework.write_parameters(self.model, weights.values)
+        self.parameters = sum(value.size for value in weights.values.values())
+        self.weights = {"source": weights.source, "sha256": weights.sha256}
+        put = self.framework.put
+        self.inputs = [put(row[None]) for row in self.data.test["inputs"]]
+        self.begin, self.advance = self._calls(self.config.capacity())
+
+    def _calls(self, capacity: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """(begin, advance) with a cache of `capacity` tokens."""
+        bind = self.framework.compile_predict
+
+        def begin(model: Any, inputs: Any) -> Any:
+            return self.twin.begin(model, inputs, capacity)
+
+        return (
+            bind(begin, self.model, self.compiled),
+            bind(self.twin.advance, self.model, self.compiled_inference),
+        )
+
+    def work(self) -> generation.Work:
+        def begin(item: int) -> tuple[Any, Any]:
+            token, _, cache = self.begin(self.inputs[item])
+            return token, cache
+
+        def advance(token: Any, cache: Any) -> tuple[Any, Any]:
+            token, _, cache = self.advance(token, cache)
+            return token, cache
+
+        return generation.Work(
+            begin=begin,
+            advance=advance,
+            items=len(self.inputs),
+            prompt_tokens=self.config.prompt_tokens,
+            decode_tokens=self.config.decode_tokens,
+            flops_per_item=self.config.flops_per_item(),
+        )
+
+    def evidence(self) -> Evidence:
+        count = min(PROBE_STEPS, self.config.decode_tokens - 1)
+        tokens = np.random.default_rng(PROBE_SEED).choice(self.config.probe_tokens(), count)
+        digest = self.data.sha256 + self.weights["sha256"]
+        return collect_generation(
+            self.framework,
+            self.model,
+            self.begin,
+            self.advance,
+            self.inputs[0],
+            [int(token) for token in tokens],
+            self.parameters,
+            work_digest(self.spec["workload"], asdict(self.config), digest),
+        )
+
+    def text(self) -> str | None:
+        """What the model makes of every text or recording, up to its end token, for people; None
+        where there is no tokenizer: random weights have nothing to say."""
+        spec = self.spec
+        found = self.checkpoint.texts(spec["dataset"], spec["checkpoint"], spec["data_dir"])
+        if not found:
+            return None
+        parts = []
+        for label, pieces in found:
+            said = [
+                self.checkpoint.text(self._until_end(piece), spec["checkpoint"], spec["data_dir"])
+                for piece in pieces
+            ]
+            parts.append(f"## {label}\n\n{' '.join(part.strip() for part in said)}\n")
+        return "\n".join(parts)
+
+    def _until_end(self, inputs: np.ndarray) -> list[int]:
+        """The tokens generated for one prompt or window, without the end token. Not compiled: every
+        length would be compiled anew."""
+        most = self.config.text_tokens(inputs)
+        tokens: list[int] = []
+        with self.framework.inference():
+            token, _, cache = self.twin.begin(
+                self.model, self.framework.put(inputs[None]), self.config.capacity_of(inputs, most)
+            )
+            while len(tokens) < most:
+                number = int(self.framework.read(token).reshape(-1)[0])
+                if number == self.config.eos:
+                    break
+                tokens.append(number)
+                token, _, cache = self.twin.advance(self.model, token, cache)
+        return tokens
+
+    def conditions(self) -> dict[str, Any]:
+        data = {
+            "name": self.data.name,
+            "source": self.data.source,
+            "sha256": self.data.sha256,
+            "train_items": 0,
+            "test_items": len(self.inputs),
+        }
+        return self._conditions(data, self.weights)
+
+
+def open_session(spec: dict[str, Any]) -> Session | GenerationSession:
+    """The session of a specification, by the workload's kind and the mode asked for."""
+    if spec["mode"] == "generate":
+        return GenerationSession(spec)
+    if spec["checkpoint"] != "random":
+        from serving import trained  # no MLflow in it
+
+        found = trained.read_of(spec["workload"], spec["checkpoint"])
+        return Session(spec, initial=found.weights)
+    return Session(spec)

@@ -1,0 +1,97 @@
+"""What a trial's samples come to, by mode: arithmetic, and nothing timed. Each function returns the
+run-level metrics by name; what was not measured is for `entrypoints.record` to say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import models
+from entrypoints.supervisor import TrialSpec
+
+Values = dict[str, float]
+
+
+def of(mode: str, trial: dict[str, Any], spec: TrialSpec) -> Values:
+    """Metrics of every mode, and those of this one."""
+    found = {"train": _train, "infer": _infer, "generate": _generate}[mode](trial, spec)
+    return found | {
+        "memory/process_peak_bytes": trial["process_peak_bytes"],
+        "hardware/flops_per_second": trial["flops_per_second"],
+        "hardware/ceiling_flops_per_second": trial["ceiling_flops_per_second"],
+        "hardware/ceiling_fraction": trial["flops_per_second"] / trial["ceiling_flops_per_second"],
+        "audit/completion_ratio": trial["completion_ratio"],
+    }
+
+
+def timed_seconds(mode: str, trial: dict[str, Any]) -> float:
+    """Seconds of the work that power and cost are stated for."""
+    if mode == "train":
+        return float(sum(trial["epoch_seconds"]))
+    if mode == "infer":
+        return float(sum(trial["inference_seconds"]))
+    return float(sum(trial["begin_seconds"]) + sum(trial["decode_seconds"]))
+
+
+def energy_share(mode: str, trial: dict[str, Any], spec: TrialSpec) -> float:
+    """Timed work over the work in the energy window: both are whole epochs or passes."""
+    if mode == "train":
+        return float(spec.epochs / trial["energy_window_epochs"])
+    if mode == "infer":
+        return float(len(trial["inference_seconds"]) / trial["energy_window_passes"])
+    return float(trial["passes"] / trial["energy_window_passes"])
+
+
+def _train(trial: dict[str, Any], spec: TrialSpec) -> Values:
+    seconds, steps = timed_seconds("train", trial), trial["step_seconds"]
+    items = trial["receipt"]["items"]
+    found = {
+        "train/total_seconds": seconds,
+        "train/first_step_seconds": trial["first_step_seconds"],
+        **_quantiles("train/step_seconds", steps, (50, 90)),
+        "train/items_per_second": items / seconds,
+        "hardware/cpu_percent_mean": 100 * sum(trial["epoch_cpu_seconds"]) / seconds,
+        **_batched(trial),
+    }
+    config = models.load(spec.workload, "config").Config(**spec.sizes)
+    if tokens := config.tokens_per_item():
+        found["train/tokens_per_second"] = items * tokens / seconds
+    return found
+
+
+def _infer(trial: dict[str, Any], spec: TrialSpec) -> Values:
+    median = float(np.median(trial["inference_seconds"]))
+    return {
+        "inference/first_call_seconds": trial["first_call_seconds"],
+        "hardware/cpu_percent_mean": 100 * trial["inference_cpu_seconds"] / median,
+        models.load(spec.workload, "config").QUALITY: trial["quality"],
+        **_batched(trial),
+    }
+
+
+def _batched(trial: dict[str, Any]) -> Values:
+    return {
+        **_quantiles("inference/latency_seconds", trial["latency_seconds"], (50, 90, 99)),
+        "inference/items_per_second": trial["inference_items"]
+        / float(np.median(trial["inference_seconds"])),
+    }
+
+
+def _generate(trial: dict[str, Any], spec: TrialSpec) -> Values:
+    seconds = timed_seconds("generate", trial)
+    config = models.load(spec.workload, "config").Config(**spec.sizes)
+    begin, decode = (float(np.median(trial[f"{n}_seconds"])) for n in ("begin", "decode"))
+    return {
+        "inference/total_seconds": seconds,
+        "inference/first_call_seconds": trial["first_call_seconds"],
+        **_quantiles("inference/token_seconds", trial["token_seconds"], (50, 90, 99)),
+        "inference/output_tokens": float(config.decode_tokens),
+        **config.rates(begin, decode),
+        "hardware/cpu_percent_mean": 100 * trial["passes_cpu_seconds"] / seconds,
+    }
+
+
+def _quantiles(name: str, samples: list[float], percents: tuple[int, ...]) -> Values:
+    values = np.asarray(samples)
+    return {f"{name}_p{p}": float(np.quantile(values, p / 100)) for p in percents}

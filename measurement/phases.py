@@ -1,0 +1,101 @@
+"""Phases that every kind of trial shares. A phase times calls and knows nothing of what they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from measurement.framework import Framework
+
+Clock = Callable[[], float]
+Report = Callable[[str, dict[str, Any]], None]
+
+
+def elapsed(clock: Clock, start: float, slowdown: float) -> float:
+    """Seconds since `start`, drawn out by `slowdown` of themselves. The wait is real, so that the
+    machine and everything that watches it see a slower framework, not an altered number."""
+    now = clock()
+    if slowdown:
+        until = now + slowdown * (now - start)
+        while now < until:
+            now = clock()
+    return now - start
+
+
+def latency(
+    predict_one: Callable[[int], Any],
+    items: int,
+    warmup_calls: int,
+    calls: int,
+    clock: Clock,
+    slowdown: float,
+) -> list[float]:
+    """Seconds of each call with one item, from NumPy to NumPy, as a caller meets it."""
+    for call in range(warmup_calls):
+        predict_one(call % items)
+    samples = []
+    for call in range(calls):
+        start = clock()
+        predict_one(call % items)
+        samples.append(elapsed(clock, start, slowdown))
+    return samples
+
+
+def passes(
+    predict_all: Callable[[], Any],
+    framework: Framework,
+    seconds: float,
+    clock: Clock,
+    slowdown: float,
+) -> list[float]:
+    """Seconds of each pass over the whole resident test set, for `seconds`; five at least."""
+    framework.wait(predict_all())
+    samples: list[float] = []
+    while len(samples) < 5 or sum(samples) < seconds:
+        start = clock()
+        framework.wait(predict_all())
+        samples.append(elapsed(clock, start, slowdown))
+    return samples
+
+
+def matmul_ceiling(framework: Framework, seconds: float, clock: Clock = time.perf_counter) -> float:
+    """FLOP/s of the fastest square matrix product found within about `seconds` per size.
+
+    Sizes double while the next one is expected to take less than that for one call, so that
+    neither the reference BLAS nor a large GPU gets sizes that are not for it.
+    """
+    best, size, fastest = 0.0, 256, 0.0
+    while size <= 8192 and 8 * fastest <= seconds:
+        multiply = framework.matmul(size)
+        multiply()
+        samples: list[float] = []
+        while len(samples) < 5 or sum(samples) < seconds / 3:
+            start = clock()
+            multiply()
+            samples.append(clock() - start)
+        fastest = min(samples)
+        best = max(best, 2 * size**3 / fastest)
+        size *= 2
+    return best
+
+
+def energy_window(once: Callable[[], Any], seconds: float, clock: Clock, report: Report) -> int:
+    """Calls `once`, which waits for its own end, for at least `seconds`, because meters advance in
+    batches of up to a third of a second: returns how often. 0 seconds: the machine has no meter."""
+    if seconds <= 0:
+        return 0
+    report("energy_begin", {})
+    start, calls = clock(), 0
+    while clock() - start < seconds:
+        once()
+        calls += 1
+    report("energy_end", {"epochs": calls, "seconds": clock() - start})
+    return calls
+
+
+def as_json(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass of samples by name, a receipt as a dictionary; without arrays,
+    which are saved as safetensors."""
+    fields = {k: v for k, v in vars(value).items() if k != "parameters"}
+    return fields | {"receipt": dict(vars(value.receipt))}
