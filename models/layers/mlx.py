@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import mlx.core as mx
@@ -28,9 +29,12 @@ def attend(
     query may look. Fewer key heads than heads: each serves a group of neighbouring ones.
     """
     n, heads, t, size = queries.shape
-    output = mx.fast.scaled_dot_product_attention(
-        queries, keys, values, scale=size**-0.5, mask=mask
-    )
+    if mask is None and t >= LONG and _scalar(queries) and keys.shape[1] == heads:
+        output = _attend_in_strips(queries * size**-0.5, keys, values)
+    else:
+        output = mx.fast.scaled_dot_product_attention(
+            queries, keys, values, scale=size**-0.5, mask=mask
+        )
     return output.transpose(0, 2, 1, 3).reshape(n, t, heads * size)
 
 
@@ -38,6 +42,96 @@ def store(cache: mx.array, value: mx.array, position: mx.array) -> mx.array:
     """`cache` (n, heads, capacity, size) with `value` (n, heads, 1, size) at `position`, an array
     of one integer. In place."""
     return mx.slice_update(cache, value, position, axes=(2,))
+
+
+def gelu(x: mx.array) -> mx.array:
+    """x * P(Z < x) for a standard normal Z, with the exact error function."""
+    return _gelu(x) if _scalar(x) else nn.gelu(x)
+
+
+# --- what MLX computes value by value on an x86 CPU, put so that a C++ compiler can vectorise it.
+# One product's softmax of 6 x 1500 x 1500 then takes 20 ms instead of 160, GELU of 1500 x 1536 six
+# instead of 53, with mx.compile; equal within float32's rounding. Elsewhere MLX is as fast itself.
+
+LONG = 64  # queries, from which on a softmax is worth cutting up
+STRIP = 1 << 19  # scores at a time: 2 MB, so that they stay in a core's cache
+# exp2(f) for |f| <= 1/2, relative error 2e-7; powers of f from the sixth down.
+EXP2 = (0.0001535336188319500, 0.001339887440266574, 0.009618437357674640,
+        0.05550332471162809, 0.2402264791363012, 0.6931472028550421, 1.0)  # fmt: skip
+# erf(x) = x p(x^2) / q(x^2) for |x| < 3.75, 1 within rounding beyond; as in Eigen and XLA.
+ERF_END = 3.7439211627767994
+ERF_P = (0.00022905065861350646, 0.0034082910107109506, 0.050955695062380861,
+         0.18520832239976145, 1.128379143519084)  # fmt: skip
+ERF_Q = (-1.1791602954361697e-7, 0.000023547966471313185, 0.0010179625278914885,
+         0.014070470171167667, 0.11098505178285362, 0.49746925110067538, 1.0)  # fmt: skip
+
+
+def _scalar(x: mx.array) -> bool:
+    """Whether MLX has no vector code for functions of `x` here."""
+    on_cpu = mx.default_device().type == mx.cpu
+    return on_cpu and x.dtype == mx.float32 and platform.machine() in ("x86_64", "AMD64")
+
+
+def _polynomial(coefficients: tuple[float, ...], x: mx.array) -> mx.array:
+    value = coefficients[0] * x + coefficients[1]
+    for coefficient in coefficients[2:]:
+        value = value * x + coefficient
+    return value
+
+
+@mx.compile
+def _exp_parts(x: mx.array) -> tuple[mx.array, mx.array]:
+    """exp(x) = 2^n 2^f: a float whose lowest bits are n, and 2^f."""
+    y = mx.maximum(x * 1.4426950408889634, -126.0)
+    shifted = y + 12582912.0  # 1.5 * 2^23: the sum has no room for a fraction
+    return shifted, _polynomial(EXP2, y - (shifted - 12582912.0))
+
+
+@mx.compile
+def _add_exponent(n: mx.array, fraction: mx.array) -> mx.array:
+    return fraction + mx.left_shift(n, mx.array(23, mx.int32))
+
+
+@mx.custom_function
+def _exp(x: mx.array) -> mx.array:
+    """exp(x) for x <= 0."""
+    n, fraction = _exp_parts(x)
+    return _add_exponent(n.view(mx.int32), fraction.view(mx.int32)).view(mx.float32)
+
+
+@_exp.vjp
+def _exp_vjp(x: mx.array, gradient: mx.array, output: mx.array) -> mx.array:
+    return gradient * output
+
+
+@mx.compile
+def _below(x: mx.array) -> mx.array:
+    """P(Z < x)."""
+    x = mx.clip(x * 0.7071067811865476, -ERF_END, ERF_END)
+    square = x * x
+    return 0.5 + 0.5 * x * _polynomial(ERF_P, square) / _polynomial(ERF_Q, square)
+
+
+@mx.custom_function
+def _gelu(x: mx.array) -> mx.array:
+    return x * _below(x)
+
+
+@_gelu.vjp
+def _gelu_vjp(x: mx.array, gradient: mx.array, output: mx.array) -> mx.array:
+    return gradient * (_below(x) + x * _exp(-0.5 * x * x) * 0.3989422804014327)
+
+
+def _attend_in_strips(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+    """Attention of scaled queries, some rows at a time."""
+    n, heads, t, _ = queries.shape
+    rows = max(1, STRIP // (n * heads * keys.shape[2]))
+    keys, outputs = keys.swapaxes(2, 3), []
+    for start in range(0, t, rows):
+        scores = queries[:, :, start : start + rows] @ keys
+        weights = _exp(scores - mx.stop_gradient(mx.max(scores, axis=3, keepdims=True)))
+        outputs.append((weights @ values) / mx.sum(weights, axis=3, keepdims=True))
+    return mx.concatenate(outputs, axis=2)
 
 
 class AdamW:

@@ -1,0 +1,1 @@
+"""Whisper, speech to text: log-mel, encoder, greedy decoder with a cache; after openai/whisper."""
