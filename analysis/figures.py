@@ -5,18 +5,18 @@ Colours are Okabe & Ito's, told apart by colour-blind readers; every arm has a m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from analysis import wording
+from analysis import trial_figures, wording
 from analysis.findings import Comparison, Drawing, Findings
-from analysis.style import MARKERS, Theme, drawing, log_if_wide, plain_log
-from analysis.units import scale
-
-Samples = Mapping[str, Mapping[str, np.ndarray]]  # run id -> series -> values
+from analysis.style import Theme, drawing, log_if_wide
+from analysis.trial_figures import Samples
+from analysis.units import quantity
+from tracking.names import METRICS
 
 
 def draw(findings: Findings, samples: Samples) -> list[Drawing]:
@@ -24,6 +24,15 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
     study = findings.study
     headline = [c for c in findings.comparisons if c.role in ("headline", "version")]
     primary = [c for c in findings.comparisons if c.metric == study.metric]
+    phases = [
+        name for name in trial_figures.PHASES if any(name in arm.values for arm in findings.arms)
+    ]
+    epochs = {run: series.get("epoch_seconds", ()) for run, series in samples.items()}
+    generations = {
+        run: series["begin_seconds"] + series["decode_seconds"]
+        for run, series in samples.items()
+        if "begin_seconds" in series
+    }
     plans: list[tuple[str, str, str, bool, Callable[[Theme], Figure]]] = [
         (
             "ratio_by_pairing",
@@ -42,23 +51,59 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
             lambda theme: _forest(headline, theme, by_pairing=False),
         ),
         (
+            "generation",
+            "The phases of a generation: large marks are medians of an arm, dots single trials",
+            "Every trial's value and the median of each arm: "
+            + "; ".join(
+                f"{METRICS[name].label} "
+                + ", ".join(
+                    f"{quantity(arm.values[name][0], METRICS[name].unit)} for {arm.name}"
+                    for arm in findings.arms
+                    if name in arm.values
+                )
+                for name in phases
+            ),
+            bool(phases),
+            lambda theme: trial_figures.phases(findings, phases, theme),
+        ),
+        (
             "epoch_times",
             "Time of every epoch, by trial",
             "Seconds of each timed epoch of each trial, one group of marks for each pair.",
-            any("epoch_seconds" in series for series in samples.values()),
-            lambda theme: _epochs(findings, samples, theme),
+            trial_figures.has(samples, "epoch_seconds"),
+            lambda theme: trial_figures.by_trial(findings, epochs, "time of an epoch", theme),
+        ),
+        (
+            "generation_times",
+            "Time of every generation, by trial",
+            "Seconds of each timed generation of each trial, one group of marks for each pair.",
+            trial_figures.has(samples, "begin_seconds"),
+            lambda theme: trial_figures.by_trial(
+                findings, generations, "time of a generation", theme
+            ),
+        ),
+        (
+            "token_latency",
+            "Latency of a decoded token: share of tokens put out within a time",
+            "Empirical distribution of the time of single tokens, one line a trial, coloured by arm.",
+            trial_figures.has(samples, "token_seconds"),
+            lambda theme: trial_figures.latency(
+                findings, samples, "token_seconds", "a token", theme
+            ),
         ),
         (
             "latency",
             "Latency of one item: share of calls answered within a time",
             "Empirical distribution of single-item latencies, one line a trial, coloured by arm.",
-            any("latency_seconds" in series for series in samples.values()),
-            lambda theme: _latency(findings, samples, theme),
+            trial_figures.has(samples, "latency_seconds"),
+            lambda theme: trial_figures.latency(
+                findings, samples, "latency_seconds", "one item", theme
+            ),
         ),
         (
             "time_to_target",
-            f"Training time until {100 * study.target:g} % test accuracy",
-            "Kaplan-Meier curves: share of trials that have not yet reached the target accuracy.",
+            f"Training time until {wording.target(study.quality, study.target)}",
+            "Kaplan-Meier curves: share of trials that have not yet reached the target.",
             any(unit == "s" for _, unit in findings.arrivals),
             lambda theme: _target(findings, theme),
         ),
@@ -140,73 +185,9 @@ def _row_label(c: Comparison, by_pairing: bool) -> str:
     return f"{c.label}\n({c.better} is better)" if c.better else c.label
 
 
-def _arms(findings: Findings, theme: Theme) -> list[tuple[str, str, str]]:
-    """(arm, colour, marker) in the order of the study."""
-    return [
-        (arm.name, theme.arms[i % len(theme.arms)], MARKERS[i % len(MARKERS)])
-        for i, arm in enumerate(findings.arms)
-    ]
-
-
-def _epochs(findings: Findings, samples: Samples, theme: Theme) -> Figure:
-    figure, axes = plt.subplots(figsize=(9, 4.2))
-    arms = _arms(findings, theme)
-    values = [v for series in samples.values() for v in series.get("epoch_seconds", ())]
-    divisor, unit = scale(float(np.median(values)), "s")
-    offsets = np.linspace(-0.32, 0.32, len(arms)) if len(arms) > 1 else np.zeros(1)
-    for (arm, colour, marker), offset in zip(arms, offsets, strict=True):
-        trials = [t for t in findings.trials if t["arm"] == arm and t["run_id"] in samples]
-        series = [(t["pair"], samples[t["run_id"]].get("epoch_seconds", ())) for t in trials]
-        x = [pair + offset for pair, epochs in series for _ in epochs]
-        y = [seconds / divisor for _, epochs in series for seconds in epochs]
-        axes.plot(
-            x, y, marker, color=colour, markersize=5, alpha=0.75, label=arm, markeredgewidth=0
-        )
-    log_if_wide(axes, "y", min(values), max(values))
-    pairs = sorted({t["pair"] for t in findings.trials})
-    step = max(1, len(pairs) // 20)
-    axes.set_xticks(pairs[::step])
-    for pair in pairs[1:]:
-        axes.axvline(pair - 0.5, color=theme.faint, linewidth=0.5)
-    axes.set_xlabel("pair (each arm once, in random order)")
-    axes.set_ylabel(f"time of an epoch ({unit})")
-    axes.grid(axis="y", linewidth=0.6)
-    figure.legend(loc="outside upper left", ncols=3)
-    return figure
-
-
-def _latency(findings: Findings, samples: Samples, theme: Theme) -> Figure:
-    figure, axes = plt.subplots(figsize=(9, 4.2))
-    values = np.concatenate(
-        [s["latency_seconds"] for s in samples.values() if len(s.get("latency_seconds", ()))]
-    )
-    divisor, unit = scale(float(np.median(values)), "s")
-    for index, (arm, colour, _) in enumerate(_arms(findings, theme)):
-        label: str | None = arm
-        for trial in findings.trials:
-            calls = samples.get(trial["run_id"], {}).get("latency_seconds", ())
-            if trial["arm"] == arm and len(calls):
-                axes.ecdf(
-                    np.asarray(calls) / divisor,
-                    color=colour,
-                    linewidth=1.2,
-                    alpha=0.8,
-                    linestyle=("-", "--", "-.", ":")[index % 4],
-                    label=label,
-                )
-                label = None
-    axes.set_xscale("log")
-    plain_log(axes.xaxis, values.max() / values.min())
-    axes.set_xlabel(f"latency of one item ({unit}, logarithmic)")
-    axes.set_ylabel("share of calls within that time")
-    axes.grid(linewidth=0.6)
-    figure.legend(loc="outside upper left", ncols=3)
-    return figure
-
-
 def _target(findings: Findings, theme: Theme) -> Figure:
     figure, axes = plt.subplots(figsize=(9, 4.0))
-    for index, (arm, colour, _) in enumerate(_arms(findings, theme)):
+    for index, (arm, colour, _) in enumerate(trial_figures.arms(findings, theme)):
         found = findings.arrivals.get((arm, "s"))
         if found is None:
             continue

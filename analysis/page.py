@@ -23,10 +23,12 @@ class Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """Under one heading, in this order: text, table, figures, then points and flags as a list."""
+    """Under one heading, in this order: text, links (words, address), table, figures, then points
+    and flags as a list."""
 
     title: str
     text: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
     grid: Grid | None = None
     drawings: tuple[Drawing, ...] = ()
     points: tuple[str, ...] = ()
@@ -54,6 +56,8 @@ def markdown(page: Page) -> str:
         lines += ["", f"## {section.title}"]
         for text in section.text:
             lines += ["", text]
+        for words, address in section.links:
+            lines += ["", f"[{words}]({address})"]
         if section.grid is not None:
             lines += ["", _line(section.grid.header), "|---" * len(section.grid.header) + "|"]
             lines += [_line(row) for row in section.grid.rows]

@@ -14,17 +14,41 @@ from analysis import wording
 from analysis.findings import ArmSummary, Comparison, Drawing, Findings, Target
 from analysis.flags import Flag
 from analysis.units import quantity
-from tracking.names import METRICS
+from tracking.names import METRICS, QUALITIES
 
 ARM_COLUMNS = (
     "train/total_seconds",
     "train/items_per_second",
+    "train/tokens_per_second",
+    "inference/total_seconds",
+    "inference/first_token_seconds",
+    "inference/prefill_tokens_per_second",
+    "inference/encode_seconds",
+    "inference/decode_seconds",
+    "inference/decode_tokens_per_second",
+    "inference/token_seconds_p50",
+    "inference/token_seconds_p90",
+    "inference/real_time_factor",
     "inference/latency_seconds_p50",
     "inference/latency_seconds_p90",
     "memory/process_peak_bytes",
     "energy/joules",
-    "eval/accuracy",
+    *QUALITIES,
 )
+"""Those that an arm has are shown for each arm."""
+
+ARM_LINE = (
+    "train/total_seconds",
+    "inference/total_seconds",
+    "inference/prefill_tokens_per_second",
+    "inference/encode_seconds",
+    "inference/decode_tokens_per_second",
+    "inference/latency_seconds_p50",
+    *QUALITIES,
+)
+
+FIRST = ("ratio_by_pairing", "generation")
+"""Figures that stand above the tables."""
 
 
 def by_pairing(findings: Findings) -> list[tuple[str, str, list[Comparison]]]:
@@ -81,7 +105,11 @@ def terminal(findings: Findings, every_metric: bool = False) -> str:
     """
     study = findings.study
     most = "at most " * study.anytime
-    lines = [f"Study {study.name}: {most}{study.pairs} pairs, primary metric {study.metric}", ""]
+    lines = [
+        f"Study {study.name}, {subject(findings)}: {most}{study.pairs} pairs, primary metric "
+        f"{study.metric}",
+        "",
+    ]
     for arm in findings.arms:
         lines += [f"  {arm.name} ({arm.trials} trials)", f"      {_arm_line(arm)}"]
     for heading, role, found in by_pairing(findings):
@@ -97,9 +125,19 @@ def terminal(findings: Findings, every_metric: bool = False) -> str:
         lines += [f"  ! {flag}" for flag in common]
     for target in findings.targets:
         if target.role == "headline" and target.unit == "epochs":
-            lines += ["", f"Target accuracy {study.target:g}: " + target_line(findings, target)]
+            lines += ["", f"Target {_target(findings)}: " + target_line(findings, target)]
     lines += ["", *(f"Note: {note}" for note in findings.notes), "", "Verdict", findings.headline]
     return "\n".join(lines) + "\n"
+
+
+def subject(findings: Findings) -> str:
+    """'training of mnist', as the trials ran."""
+    workload = next((arm.condition.get("workload", "") for arm in findings.arms), "")
+    return wording.subject(findings.study.mode, workload)
+
+
+def _target(findings: Findings) -> str:
+    return wording.target(findings.study.quality, findings.study.target)
 
 
 def _comparison_lines(c: Comparison, flags: Sequence[Flag]) -> list[str]:
@@ -127,7 +165,7 @@ def p_text(c: Comparison) -> str:
 def _arm_line(arm: ArmSummary) -> str:
     parts = [
         f"{METRICS[name].label} {quantity(arm.values[name][0], METRICS[name].unit)}"
-        for name in ("train/total_seconds", "inference/latency_seconds_p50", "eval/accuracy")
+        for name in ARM_LINE
         if name in arm.values
     ]
     return "medians: " + "; ".join(parts)
@@ -228,7 +266,7 @@ def markdown(findings: Findings) -> str:
                 for flag in own_flags(c, common)
             ]
     if findings.targets:
-        lines += ["", f"## Time to {100 * study.target:g} % test accuracy", ""]
+        lines += ["", f"## Time to {_target(findings)}", ""]
         lines += [f"- {target_line(findings, target)}" for target in findings.targets]
     lines += ["", "## Notes", "", *(f"- {note}" for note in findings.notes)]
     return "\n".join(lines) + "\n"
@@ -278,7 +316,10 @@ def html(findings: Findings, drawings: Sequence[Drawing]) -> str:
         findings=findings,
         study=findings.study,
         pairings=by_pairing(findings),
-        drawings=drawings,
+        subject=subject(findings),
+        target=_target(findings) if findings.targets else "",
+        first=[drawing for drawing in drawings if drawing.name in FIRST],
+        others=[drawing for drawing in drawings if drawing.name not in FIRST],
         differing=[k for k in keys if len({a.condition.get(k) for a in findings.arms}) > 1],
         equal=[
             (k, findings.arms[0].condition.get(k, ""))

@@ -53,14 +53,7 @@ def page(findings: Findings, sweep: Sweep, drawings: Sequence[Drawing]) -> Page:
                 )
                 for curve in others
             ),
-            Section(
-                title=f"Time to {100 * study.target:g} % test accuracy",
-                points=tuple(
-                    target_line(findings, target)
-                    for target in findings.targets
-                    if target.role == "sweep" and target.unit == "s"
-                ),
-            ),
+            *_targets(findings),
             _same_arm(sweep),
             Section(
                 title="Conditions and notes",
@@ -73,6 +66,16 @@ def page(findings: Findings, sweep: Sweep, drawings: Sequence[Drawing]) -> Page:
             Section(title="How to read this", text=HOW_TO_READ),
         ),
     )
+
+
+def _targets(findings: Findings) -> tuple[Section, ...]:
+    lines = tuple(
+        target_line(findings, target)
+        for target in findings.targets
+        if target.role == "sweep" and target.unit == "s"
+    )
+    title = f"Time to {wording.target(findings.study.quality, findings.study.target)}"
+    return (Section(title=title, points=lines),) * bool(lines)
 
 
 def _primary(sweep: Sweep, figures: dict[str, Drawing]) -> Section:

@@ -72,6 +72,15 @@ def target(metric: str, value: float) -> str:
     return f"{about.label} of {value:g} or {'less' if about.better == 'lower' else 'more'}"
 
 
+def subject(mode: str, workload: str) -> str:
+    """What a study's trials did.
+
+    >>> subject("train", "mnist"), subject("generate", "tinyllama")
+    ('training of mnist', 'generation by tinyllama')
+    """
+    return f"{MODES.get(mode, mode)} {'of' if mode == 'train' else 'by'} {workload or 'a model'}"
+
+
 def percent(share: float) -> str:
     """A share as a percentage with two significant digits.
 

@@ -1,17 +1,30 @@
-"""`analyze`: read a study back from the tracking server, say what differs, write the report."""
+"""`analyze`: read studies back from the tracking server, say what differs, write the report."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import numpy as np
 
-from analysis import comparison, figures, page, report, sweep, sweep_figures, sweep_report
+from analysis import (
+    comparison,
+    figures,
+    page,
+    report,
+    sweep,
+    sweep_figures,
+    sweep_report,
+    workloads,
+    workloads_figures,
+    workloads_report,
+)
 from analysis.findings import Drawing, Findings
+from analysis.sessions import SEED, session
+from entrypoints.folder import write_report
 from entrypoints.options import Command
-from measurement.errors import InputError
 from tracking import read, write
 
 
@@ -36,27 +49,50 @@ def analyze(
     study = read.study(study_name)
     rows = read.trials(study.name, finished=False)
     # One seed for all studies: the permutation tests give the same p when repeated.
-    findings = comparison.analyse(study, rows, np.random.default_rng(20240229))
+    findings = comparison.analyse(study, rows, np.random.default_rng(SEED))
+    folder = output if output is not None else Path("results") / study.name
+    return _write(findings, folder, every_metric)
+
+
+def analyze_several(names: tuple[str, ...], output: Path, run_id: str | None) -> Analysis:
+    """One report over several studies, with the report of each in a folder of its own beside it.
+
+    Writes workloads.csv, report.md, report.html, figures/*.png and <study>/... into `output`, and
+    attaches them to the run, if there is one. Raises InputError when a study does not exist, is
+    named twice, or the folder cannot be written; a study whose rows cannot be compared is a row
+    that says so.
+    """
+    studies = [read.study(name) for name in names]
+    with click.progressbar(studies, label="studies", file=sys.stderr) as bar:
+        sessions = [session(study, read.trials(study.name, finished=False)) for study in bar]
+    found = workloads.collect(sessions)
+    links = {}
+    for one in sessions:
+        if one.findings is not None:
+            _write(one.findings, output / one.study.name, every_metric=False)
+            links[one.study.name] = f"{one.study.name}/report.html"
+    drawings = workloads_figures.draw(found)
+    shown = workloads_report.page(found, drawings, links)
+    write_report(
+        output,
+        run_id,
+        {"report.md": page.markdown(shown), "report.html": page.html(shown)},
+        {"workloads.csv": workloads_report.records(found)},
+        drawings,
+    )
+    return Analysis(output, "\n".join(shown.verdict), workloads_report.terminal(found))
+
+
+def _write(findings: Findings, folder: Path, every_metric: bool) -> Analysis:
+    """The report of one study, in a folder and attached to the study's run."""
     swept = sweep.trace(findings)
     # All of it before the first file, so that a report is whole or absent.
     written = _swept(findings, swept, every_metric) if swept else _compared(findings, every_metric)
-    folder = output if output is not None else Path("results") / study.name
-    try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-        report.write_csv(folder / "comparisons.csv", report.comparison_records(findings))
-        report.write_csv(folder / "trials.csv", list(findings.trials))
-        if swept:
-            report.write_csv(folder / "crossings.csv", sweep.records(findings, swept))
-        for name, text in written.files.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        for drawing in written.drawings:
-            (folder / "figures" / f"{drawing.name}.png").write_bytes(drawing.light)
-    except OSError as error:
-        raise InputError(
-            f"cannot write the report to '{folder}' ({error.strerror}); "
-            "expected a folder that can be written, give another as output"
-        ) from None
-    write.attach(study.run_id, folder, "report")
+    tables = {
+        "comparisons.csv": report.comparison_records(findings),
+        "trials.csv": list(findings.trials),
+    } | ({"crossings.csv": sweep.records(findings, swept)} if swept else {})
+    write_report(folder, findings.study.run_id, written.files, tables, written.drawings)
     return Analysis(folder, written.verdict, written.text)
 
 
@@ -93,12 +129,17 @@ def _swept(findings: Findings, swept: sweep.Sweep, every_metric: bool) -> _Writt
 
 
 @click.command(cls=Command)
-@click.option("--study", default="latest", show_default=True, help="Name of a study, or latest.")
+@click.option(
+    "--study",
+    default="latest",
+    show_default=True,
+    help="Name of a study, or latest; several with commas make one report.",
+)
 @click.option(
     "--output",
     default="auto",
     show_default=True,
-    help="Folder of the report; auto = results/STUDY.",
+    help="Folder of the report; auto = results/STUDY, or results/workloads for several.",
 )
 @click.option(
     "--every_metric",
@@ -109,12 +150,13 @@ def _swept(findings: Findings, swept: sweep.Sweep, every_metric: bool) -> _Writt
 )
 def main(study: str, output: str, every_metric: bool) -> None:
     """Say what differs between the arms of a study, by how much, and with what certainty."""
-    write.adopt("analyze", f"analyze {study}")
-    done = analyze(
-        None if study == "latest" else study,
-        None if output == "auto" else Path(output),
-        every_metric,
-    )
+    run_id = write.adopt("analyze", f"analyze {study}")
+    folder = None if output == "auto" else Path(output)
+    names = tuple(name.strip() for name in study.split(","))
+    if len(names) > 1:
+        done = analyze_several(names, folder or Path("results/workloads"), run_id)
+    else:
+        done = analyze(None if study == "latest" else study, folder, every_metric)
     click.echo(done.text)
     click.echo(f"Report: {done.folder / 'report.html'}")
 

@@ -80,7 +80,7 @@ class Study:
     @property
     def quality(self) -> str:
         """The metric that the target is a value of."""
-        return str(self.design.get("quality", "eval/accuracy"))
+        return str(self.design.get("quality") or "eval/accuracy")
 
 
 def trials(

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 
+import numpy as np
 from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 
-from tracking import names
+from tracking import names, write
 from tracking.read import Row, Study
 
+Series = Mapping[str, np.ndarray]
 
-def store(made: Iterable[tuple[Study, list[Row]]]) -> None:
-    """Every study as one run and its trials as finished runs with tags and metrics."""
+
+def store(
+    made: Iterable[tuple[Study, list[Row]]], samples: Callable[[Row], Series] | None = None
+) -> None:
+    """Every study as one run and its trials as runs with tags, metrics and, if given, samples."""
     client = MlflowClient()
     for study, rows in made:
         design = {
@@ -31,15 +38,20 @@ def store(made: Iterable[tuple[Study, list[Row]]]) -> None:
         tags = {names.KIND: "study", "study": study.name, "design": json.dumps(design)}
         client.create_run("0", start_time=start, tags=tags, run_name=study.name)
         for row in rows:
-            _trial(client, row)
+            _trial(client, row, samples)
 
 
-def _trial(client: MlflowClient, row: Row) -> None:
+def _trial(client: MlflowClient, row: Row, samples: Callable[[Row], Series] | None) -> None:
     start = int(1000 * row.start_seconds)
     run = client.create_run("0", start_time=start, tags=_tags(row), run_name=row.name)
     metrics = [Metric(name, value, start, 0) for name, value in row.metrics.items()]
     client.log_batch(run.info.run_id, metrics=metrics, tags=[RunTag("order", str(row.order))])
-    client.set_terminated(run.info.run_id, "FINISHED", end_time=start + 1000)
+    if samples is not None and row.metrics:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / names.SAMPLES
+            write.write_samples(path, {k: v.tolist() for k, v in samples(row).items()})
+            client.log_artifact(run.info.run_id, str(path))
+    client.set_terminated(run.info.run_id, row.status, end_time=start + 1000)
 
 
 def _tags(row: Row) -> dict[str, str]:

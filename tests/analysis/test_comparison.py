@@ -38,7 +38,8 @@ def with_cell(found, arm, **cell):
 
 def test_one_comparison_per_pairing_and_metric():
     findings = run()
-    assert len(findings.comparisons) == 4 * len(COMPARED)
+    known = rows()[0].metrics.keys() | rows()[0].not_measured.keys()
+    assert len(findings.comparisons) == 4 * sum(name in known for name in COMPARED)
     assert set(COMPARED) <= METRICS.keys()
     assert len(findings.trials) == 6 * len(ARMS)
     assert [arm.name for arm in findings.arms] == list(ARMS)
