@@ -27,17 +27,19 @@ def attend(
     query may look. Fewer key heads than heads: each serves a group of neighbouring ones.
     """
     n, heads, t, size = queries.shape
+    if t == 1:  # the heads of a group as its queries, or every key would be copied for each head
+        queries = queries.reshape(n, keys.shape[1], -1, size)
     output = nn.functional.scaled_dot_product_attention(
         queries,
         keys,
         values,
         attn_mask=mask if isinstance(mask, torch.Tensor) else None,
         dropout_p=0.0,
-        is_causal=isinstance(mask, str),
+        is_causal=isinstance(mask, str) and t > 1,
         scale=size**-0.5,
-        enable_gqa=keys.shape[1] != heads,
+        enable_gqa=keys.shape[1] != queries.shape[1],
     )
-    return output.transpose(1, 2).reshape(n, t, heads * size)
+    return output.reshape(n, heads, t, size).transpose(1, 2).reshape(n, t, heads * size)
 
 
 def store(cache: torch.Tensor, value: torch.Tensor, position: torch.Tensor) -> torch.Tensor:

@@ -104,13 +104,16 @@ class Config:
 
     def flops_per_item(self) -> int:
         """Of reading one prompt and all steps after it; a multiply-add counts two. The matrix
-        products, attention over the tokens seen so far, and the head once per token made."""
+        products, attention over the tokens seen so far, and the head once per token made. Of the
+        prompt's last layer only keys, values and queries are counted, and the last token's rest:
+        nothing reads the others."""
         d, narrow = self.dimension, self.dimension // self.heads * self.key_value_heads
-        block = 2 * d * d + 2 * d * narrow + 3 * d * self.feed_forward
+        after = d * d + 3 * d * self.feed_forward  # a token's products behind the attention
         tokens = self.prompt_tokens + self.decode_tokens - 1  # the last one made is not read
-        seen = tokens * (tokens + 1) // 2
-        head = self.decode_tokens * d * self.vocabulary
-        return 2 * (self.layers * (tokens * block + 2 * d * seen) + head)
+        seen, left_out = tokens * (tokens + 1) // 2, self.prompt_tokens - 1
+        whole = self.layers * (tokens * (d * d + 2 * d * narrow + after) + 2 * d * seen)
+        unread = left_out * after + 2 * d * (left_out * self.prompt_tokens // 2)
+        return 2 * (whole - unread + self.decode_tokens * d * self.vocabulary)
 
     def rates(self, begin_seconds: float, decode_seconds: float) -> dict[str, float]:
         """Metrics of one item, from the seconds to its first token and from there to its last."""

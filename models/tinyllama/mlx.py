@@ -15,6 +15,7 @@ FASTER_COMPILED = (False, False)
 Rotation = tuple[mx.array, mx.array]  # periods (size / 2,) and the first position (1,)
 Layer = tuple[mx.array, mx.array]  # keys and values (n, key heads, s, size)
 Cache = tuple[list[Layer], mx.array]  # of every layer, and the next position (1,)
+Place = tuple[mx.array, Any, int]  # position, mask of models.layers, tokens to keep
 Step = tuple[mx.array, mx.array, Cache]  # the next token (1,), its logits, the cache
 
 
@@ -42,15 +43,11 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(width, width, bias=False)
 
     def __call__(
-        self,
-        x: mx.array,
-        turn: Rotation,
-        cache: Layer | None,
-        position: mx.array,
-        mask: mx.array | str,
+        self, x: mx.array, turn: Rotation, cache: Layer | None, place: Place
     ) -> tuple[mx.array, Layer]:
-        """x (n, t, dimension) -> the same shape, and the cache with these tokens in it."""
-        queries = rotate(split(self.q_proj(x), self.heads), turn)
+        """x (n, t, dimension) -> (n, keep, dimension) of the last tokens, and the cache with all."""
+        position, mask, keep = place
+        queries = rotate(split(self.q_proj(x), self.heads), turn)[:, :, -keep:]
         keys = rotate(split(self.k_proj(x), self.key_heads), turn)
         values = split(self.v_proj(x), self.key_heads)
         if cache is not None:
@@ -79,7 +76,7 @@ class Block(nn.Module):
 
     def __call__(self, x: mx.array, *attention: Any) -> tuple[mx.array, Layer]:
         y, cache = self.self_attn(self.input_layernorm(x), *attention)
-        x = x + y
+        x = x[:, -y.shape[1] :] + y
         return x + self.mlp(self.post_attention_layernorm(x)), cache
 
 
@@ -91,21 +88,23 @@ class Decoder(nn.Module):
         self.norm = nn.RMSNorm(config.dimension, eps=config.norm_eps)
         self._periods = mx.array(config.periods())  # no parameter: the name starts with _
 
-    def __call__(self, tokens: mx.array, cache: Cache | None) -> tuple[mx.array, Cache]:
-        """tokens (n, t) -> (n, t, dimension) and the cache with them: a whole prompt without a
-        cache, or one token after those of a cache."""
+    def __call__(self, tokens: mx.array, cache: Cache | None, keep: int) -> tuple[mx.array, Cache]:
+        """tokens (n, t) -> (n, keep, dimension) of the last ones, and the cache with all: a whole
+        prompt without a cache, or one token after those of a cache."""
         x, layers = self.embed_tokens(tokens), []
         t = tokens.shape[1]
-        mask: mx.array | str = "causal"
+        mask: mx.array | str | None = "causal"
         position = mx.zeros(1, mx.int32)
         if cache is not None:
             position, capacity = cache[1], cache[0][0][0].shape[2]
             mask = mx.arange(capacity)[None] <= position
         turn = rotation(self._periods, position, t)
         for i, block in enumerate(self.layers):
-            x, kept = block(x, turn, cache[0][i] if cache else None, position, mask)
-            layers.append(kept)
-        return self.norm(x), (layers, position + t)
+            if i == len(self.layers) - 1 and keep < t:  # nothing reads the rest of its output
+                t, mask = keep, None
+            x, layer = block(x, turn, cache[0][i] if cache else None, (position, mask, t))
+            layers.append(layer)
+        return self.norm(x), (layers, position + tokens.shape[1])
 
 
 class Model(nn.Module):
@@ -117,7 +116,7 @@ class Model(nn.Module):
 
     def __call__(self, tokens: mx.array) -> mx.array:
         """tokens (n, t) -> logits (n, t, vocabulary)."""
-        return self.head(self.model(tokens, None)[0])
+        return self.head(self.model(tokens, None, tokens.shape[1])[0])
 
     def head(self, x: mx.array) -> mx.array:
         """x (..., dimension) -> logits (..., vocabulary)."""
@@ -127,7 +126,7 @@ class Model(nn.Module):
 def begin(model: Model, inputs: mx.array, capacity: int) -> Step:
     """Reads a prompt (1, t): the next token (1,), its logits (1, vocabulary), and a cache with room
     for `capacity` tokens in all."""
-    x, (layers, position) = model.model(inputs, None)
+    x, (layers, position) = model.model(inputs, None, 1)
     room = [(0, 0), (0, 0), (0, capacity - inputs.shape[1]), (0, 0)]
     padded = [(mx.pad(keys, room), mx.pad(values, room)) for keys, values in layers]
     logits = model.head(x[:, -1])
@@ -136,6 +135,6 @@ def begin(model: Model, inputs: mx.array, capacity: int) -> Step:
 
 def advance(model: Model, token: mx.array, cache: Cache) -> Step:
     """One greedy step: reads `token` (1,), gives the next one, its logits and the cache."""
-    x, cache = model.model(token[:, None], cache)
+    x, cache = model.model(token[:, None], cache, 1)
     logits = model.head(x[:, -1])
     return mx.argmax(logits, axis=-1), logits, cache

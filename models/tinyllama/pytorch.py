@@ -15,6 +15,7 @@ FASTER_COMPILED = (False, False)
 Rotation = tuple[torch.Tensor, torch.Tensor]  # cosines and sines (t, size)
 Layer = tuple[torch.Tensor, torch.Tensor]  # keys and values (n, key heads, s, size)
 Cache = tuple[list[Layer], torch.Tensor]  # of every layer, and the next position (1,)
+Place = tuple[torch.Tensor, Any, int]  # position, mask of models.layers, tokens to keep
 Step = tuple[torch.Tensor, torch.Tensor, Cache]  # the next token (1,), its logits, the cache
 
 
@@ -44,15 +45,11 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(width, width, bias=False)
 
     def forward(
-        self,
-        x: torch.Tensor,
-        turn: Rotation,
-        cache: Layer | None,
-        position: torch.Tensor,
-        mask: torch.Tensor | str,
+        self, x: torch.Tensor, turn: Rotation, cache: Layer | None, place: Place
     ) -> tuple[torch.Tensor, Layer]:
-        """x (n, t, dimension) -> the same shape, and the cache with these tokens in it."""
-        queries = rotate(split(self.q_proj(x), self.heads), turn)
+        """x (n, t, dimension) -> (n, keep, dimension) of the last tokens, and the cache with all."""
+        position, mask, keep = place
+        queries = rotate(split(self.q_proj(x), self.heads), turn)[:, :, -keep:]
         keys = rotate(split(self.k_proj(x), self.key_heads), turn)
         values = split(self.v_proj(x), self.key_heads)
         if cache is not None:
@@ -81,7 +78,7 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor, *attention: Any) -> tuple[torch.Tensor, Layer]:
         y, cache = self.self_attn(self.input_layernorm(x), *attention)
-        x = x + y
+        x = x[:, -y.shape[1] :] + y
         return x + self.mlp(self.post_attention_layernorm(x)), cache
 
 
@@ -92,24 +89,28 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.RMSNorm(config.dimension, eps=config.norm_eps)
         # Follows the module to a device and stays float32: as integers no dtype is put upon them.
-        periods = torch.from_numpy(config.periods())
-        self._periods = nn.Buffer(periods.view(torch.int32), persistent=False)
+        bits = torch.from_numpy(config.periods().view("int32"))
+        self._periods = nn.Buffer(bits, persistent=False)
 
-    def forward(self, tokens: torch.Tensor, cache: Cache | None) -> tuple[torch.Tensor, Cache]:
-        """tokens (n, t) -> (n, t, dimension) and the cache with them: a whole prompt without a
-        cache, or one token after those of a cache."""
+    def forward(
+        self, tokens: torch.Tensor, cache: Cache | None, keep: int
+    ) -> tuple[torch.Tensor, Cache]:
+        """tokens (n, t) -> (n, keep, dimension) of the last ones, and the cache with all: a whole
+        prompt without a cache, or one token after those of a cache."""
         x, layers = self.embed_tokens(tokens), []
         t = tokens.shape[1]
-        mask: torch.Tensor | str = "causal"
+        mask: torch.Tensor | str | None = "causal"
         position = torch.zeros(1, dtype=torch.int64, device=tokens.device)
         if cache is not None:
             position, capacity = cache[1], cache[0][0][0].shape[2]
             mask = torch.arange(capacity, device=tokens.device)[None] <= position
         turn = rotation(self._periods.view(torch.float32), position, t)
         for i, block in enumerate(self.layers):
-            x, kept = block(x, turn, cache[0][i] if cache else None, position, mask)
-            layers.append(kept)
-        return self.norm(x), (layers, position + t)
+            if i == len(self.layers) - 1 and keep < t:  # nothing reads the rest of its output
+                t, mask = keep, None
+            x, layer = block(x, turn, cache[0][i] if cache else None, (position, mask, t))
+            layers.append(layer)
+        return self.norm(x), (layers, position + tokens.shape[1])
 
 
 class Model(nn.Module):
@@ -121,19 +122,18 @@ class Model(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """tokens (n, t) -> logits (n, t, vocabulary)."""
-        return self.head(self.model(tokens, None)[0])
+        return self.head(self.model(tokens, None, tokens.shape[1])[0])
 
     def head(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., dimension) -> logits (..., vocabulary)."""
-        if hasattr(self, "lm_head"):
-            return self.lm_head(x)
-        return nn.functional.linear(x, self.model.embed_tokens.weight)
+        tied = self.model.embed_tokens.weight
+        return self.lm_head(x) if hasattr(self, "lm_head") else nn.functional.linear(x, tied)
 
 
 def begin(model: Model, inputs: torch.Tensor, capacity: int) -> Step:
     """Reads a prompt (1, t): the next token (1,), its logits (1, vocabulary), and a cache with room
     for `capacity` tokens in all."""
-    x, (layers, position) = model.model(inputs, None)
+    x, (layers, position) = model.model(inputs, None, 1)
     room = (0, 0, 0, capacity - inputs.shape[1])
     padded = [
         (nn.functional.pad(keys, room), nn.functional.pad(values, room)) for keys, values in layers
@@ -144,6 +144,6 @@ def begin(model: Model, inputs: torch.Tensor, capacity: int) -> Step:
 
 def advance(model: Model, token: torch.Tensor, cache: Cache) -> Step:
     """One greedy step: reads `token` (1,), gives the next one, its logits and the cache."""
-    x, cache = model.model(token[:, None], cache)
+    x, cache = model.model(token[:, None], cache, 1)
     logits = model.head(x[:, -1])
     return torch.argmax(logits, dim=-1), logits, cache
