@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import rows
 from rows import row
 
 from tracking.read import Pairing, Row, Study
@@ -149,3 +150,25 @@ def samples(made: Row) -> dict[str, np.ndarray]:
         "decode_seconds": 0.8 * seconds / ITEMS * np.exp(rng.normal(0, 0.03, ITEMS)),
         "token_seconds": seconds / 400 * np.exp(np.abs(rng.normal(0, 0.2, 640))),
     }
+
+
+def kept(made: Row) -> dict[str, np.ndarray]:
+    """The samples of a trial of any mode."""
+    return samples(made) if made.cell.get("mode") == "generate" else rows.samples(made)
+
+
+def spoilt(
+    made: tuple[Study, list[Row]], arm: str, pairs: int = 99, **changes: Any
+) -> tuple[Study, list[Row]]:
+    """The study with the first rows of one arm changed."""
+    plan, found = made
+    for pair in range(min(pairs, plan.pairs)):
+        found = rows.changed(found, arm, pair, **changes)
+    return plan, found
+
+
+def bert_of_other_work() -> tuple[Study, list[Row]]:
+    """A training whose arms did not do the same."""
+    plan = study("bert", "bert_tiny", "train/total_seconds", "train", target=0.6)
+    made = measured(plan, 0.8, lambda one, seconds: one, seed=7)
+    return spoilt(made, MLX, receipt={"steps": 704})
