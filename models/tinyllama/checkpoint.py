@@ -206,12 +206,16 @@ def lines(dataset: str) -> list[str]:
     return found
 
 
-def texts(dataset: str, checkpoint: str, data_dir: str) -> list[tuple[str, list[int]]]:
-    """(prompt, its tokens uncut) to be continued as text: a user's file, else the fixed prompts;
-    none for random weights. Raises InputError: as `encode`; a prompt longer than the context."""
+def texts(dataset: str, checkpoint: str, data_dir: str) -> list[tuple[str, tuple[np.ndarray, ...]]]:
+    """(prompt, its tokens (t,) int32, uncut, as the only piece) to be continued as text: of a user's
+    file, else the fixed prompts; none for random weights. Raises InputError: as `lines` and
+    `encode`; a prompt longer than the context."""
     if checkpoint == RANDOM:
         return []
-    found = [(line, encode(line, checkpoint, data_dir)) for line in lines(dataset)]
-    for _, tokens in found:
-        Config(**sizes(checkpoint, data_dir)).check_context(len(tokens), 1)
+    config = Config(**sizes(checkpoint, data_dir))
+    found = []
+    for line in lines(dataset):
+        tokens = np.array(encode(line, checkpoint, data_dir), np.int32)
+        config.check_context(len(tokens), 1)
+        found.append((line, (tokens,)))
     return found

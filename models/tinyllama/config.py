@@ -16,6 +16,7 @@ OWN_DATA = ".txt"
 DTYPES = ("float32", "float16", "bfloat16")
 # The deviation that TinyLlama's own training started from (`initializer_range`).
 INITIAL = Normal(0.02)
+TEXT_TOKENS = 200
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,22 @@ class Config:
                 f"a prompt of {prompt} tokens and {more} more do not fit into the context of"
                 f" {self.context} tokens; shorten the prompt or ask for fewer tokens"
             )
+
+    def capacity(self) -> int:
+        """Tokens that the cache of a timed run has room for."""
+        return self.prompt_tokens + self.decode_tokens
+
+    def probe_tokens(self) -> np.ndarray:
+        """The tokens from which those of the evidence are drawn."""
+        return np.arange(self.vocabulary)
+
+    def text_tokens(self, inputs: np.ndarray) -> int:
+        """The most tokens of the text after a prompt (t,)."""
+        return min(TEXT_TOKENS, self.context - len(inputs))
+
+    def capacity_of(self, inputs: np.ndarray, tokens: int) -> int:
+        """Room in the cache for a prompt (t,) and `tokens` after it."""
+        return len(inputs) + tokens
 
     def periods(self) -> np.ndarray:
         """(size / 2,) float32: theta^(2i / size), the positions that turn pair i by one radian

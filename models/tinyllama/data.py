@@ -44,7 +44,7 @@ def load(config: Config, dataset: str, data_dir: str, checkpoint: str = "random"
         source = f"random tokens, seed {SEED}"
     else:
         found = checkpoints.texts(dataset, checkpoint, data_dir)
-        inputs = np.array([np.resize(ids, config.prompt_tokens) for _, ids in found], np.int32)
+        inputs = np.array([np.resize(tokens, config.prompt_tokens) for _, (tokens,) in found])
         source = "a text file" if dataset.endswith(OWN_DATA) else "fixed prompts of this project"
     digest = hashlib.sha256(str(inputs.shape).encode() + inputs.astype("<i4").tobytes())
     return Data({}, {"inputs": inputs}, dataset, source, digest.hexdigest())
