@@ -44,6 +44,11 @@ def store(cache: mx.array, value: mx.array, position: mx.array) -> mx.array:
     return mx.slice_update(cache, value, position, axes=(2,))
 
 
+def norm(width: int, epsilon: float) -> nn.LayerNorm:
+    """Layer norm with a weight and a bias."""
+    return nn.LayerNorm(width, eps=epsilon, affine=True, bias=True)
+
+
 def gelu(x: mx.array) -> mx.array:
     """x * P(Z < x) for a standard normal Z, with the exact error function."""
     return _gelu(x) if _scalar(x) else nn.gelu(x)
@@ -166,12 +171,9 @@ class AdamW:
         )
         values = model.trainable_parameters()
         self.optimizer.init(tree_map(lambda p: mx.zeros(p.shape, mx.float32), values))
-        self.lost = {
-            name: mx.zeros(p.shape, mx.float32)
-            for name, p in tree_flatten(values)
-            if p.dtype != mx.float32
-        }
+        self.lost: dict[str, mx.array] = {}
         self.state = [self.optimizer.state, self.lost]
+        self.restart()
 
     def update(self, gradients: dict[str, Any]) -> None:
         """One step: the model's parameters become new arrays; `gradients` as a tree like them."""
@@ -192,6 +194,10 @@ class AdamW:
         self.model.update(tree_unflatten(list(rounded.items())))
 
     def restart(self) -> None:
-        """The state as before the first step."""
-        for part in self.state:
-            part.update(tree_map(mx.zeros_like, part))
+        """The state as before the first step; to be called again when the model has been moved to
+        another device or dtype."""
+        self.optimizer.state.update(tree_map(mx.zeros_like, self.optimizer.state))
+        self.lost.clear()
+        for name, p in tree_flatten(self.model.trainable_parameters()):
+            if p.dtype != mx.float32:
+                self.lost[name] = mx.zeros(p.shape, mx.float32)

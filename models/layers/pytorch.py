@@ -48,6 +48,11 @@ def store(cache: torch.Tensor, value: torch.Tensor, position: torch.Tensor) -> t
     return cache.index_copy_(2, position, value)
 
 
+def norm(width: int, epsilon: float) -> nn.LayerNorm:
+    """Layer norm with a weight and a bias."""
+    return nn.LayerNorm(width, eps=epsilon, elementwise_affine=True, bias=True)
+
+
 def gelu(x: torch.Tensor) -> torch.Tensor:
     """x * P(Z < x) for a standard normal Z, with the exact error function."""
     return nn.functional.gelu(x, approximate="none")
@@ -120,16 +125,8 @@ class AdamW:
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.constants = (weight_decay, *betas, epsilon)
-        self.first, self.second, self.lost = (
-            [torch.zeros_like(p, dtype=torch.float32) for p in chosen]
-            for chosen in (
-                self.parameters,
-                self.parameters,
-                [p for p in self.parameters if p.dtype != torch.float32],
-            )
-        )
-        self.steps = torch.zeros((), device=self.parameters[0].device)
-        self.state = [self.steps, *self.first, *self.second, *self.lost]
+        self.state: list[torch.Tensor] = []
+        self.restart()
 
     def update(self, gradients: Sequence[torch.Tensor]) -> None:
         """One step, in place; `gradients` in the order of the parameters."""
@@ -141,5 +138,13 @@ class AdamW:
             _adamw(parameters, list(gradients), *moments, self.steps, rate, *self.constants)
 
     def restart(self) -> None:
-        """The state as before the first step."""
-        torch._foreach_zero_(self.state)
+        """The state as before the first step; to be called again when the model has been moved to
+        another device or dtype."""
+        self.state.clear()  # gives its memory back first
+        short = [p for p in self.parameters if p.dtype != torch.float32]
+        self.first, self.second, self.lost = (
+            [torch.zeros_like(p, dtype=torch.float32) for p in chosen]
+            for chosen in (self.parameters, self.parameters, short)
+        )
+        self.steps = torch.zeros((), device=self.parameters[0].device)
+        self.state += [self.steps, *self.first, *self.second, *self.lost]

@@ -8,7 +8,6 @@ tokenizer's (`whisper/tokenizer.py`) and its default `DecodingOptions` without t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from models.parameters import Constant, Initial, Normal
 
 SAMPLE_RATE = 16_000
 FFT_SAMPLES, HOP_SAMPLES = 400, 160
+HALF_SAMPLES = FFT_SAMPLES // 2  # mirrored at both ends, so that frame i is around sample 160 i
 SAMPLES_PER_POSITION = 2 * HOP_SAMPLES  # the second convolution halves the frames: 20 ms
 MEL_BANDS = 80
 EPSILON = 1e-5  # of every layer norm
@@ -102,6 +102,10 @@ class Config:
                 f"vocabulary_size is {self.vocabulary_size}; expected 51864 (English only, tiny.en)"
                 " or 51865 (multilingual, tiny)"
             )
+        if self.decode_tokens < 2:
+            raise InputError(
+                f"decode_tokens is {self.decode_tokens}; expected 2 or more, to time one"
+            )
         room = self.text_context - self.prompt_tokens
         if self.decode_tokens > room:
             raise InputError(
@@ -131,6 +135,22 @@ class Config:
     def window_samples(self) -> int:
         """Samples at 16 kHz of one item: 480,000, which is 30 s, with an audio_context of 1500."""
         return self.audio_context * SAMPLES_PER_POSITION
+
+    def capacity(self) -> int:
+        """Tokens that the cache of a timed run has room for."""
+        return self.prompt_tokens + self.decode_tokens
+
+    def probe_tokens(self) -> np.ndarray:
+        """The tokens from which those of the evidence are drawn."""
+        return np.arange(self.vocabulary_size)
+
+    def text_tokens(self, inputs: np.ndarray) -> int:
+        """The most tokens of one window's text, as in openai/whisper."""
+        return self.text_context // 2
+
+    def capacity_of(self, inputs: np.ndarray, tokens: int) -> int:
+        """Room in the cache for a window's start and `tokens` of its text."""
+        return self.prompt_tokens + tokens
 
     def never(self) -> np.ndarray:
         """(2, vocabulary) float32, for the first step and all others: minus infinity for tokens
@@ -255,8 +275,8 @@ SMOKE = Config(
 # The network is small enough that a CPU runs the study's own; its plan differs in counts only.
 PRESETS = {"smoke": SMOKE, "cpu": Config(), "study": Config()}
 DEFAULT_PRESET = {"cpu": "cpu", "gpu": "study"}
-PLANS: dict[str, dict[str, Any]] = {
-    "smoke": {"passes": 2, "latency_passes": 1},
+PLANS: dict[str, dict[str, float]] = {
+    "smoke": {"passes": 2, "latency_passes": 1, "audit_seconds": 0.02, "ceiling_seconds": 0.02},
     "cpu": {"passes": 5, "latency_passes": 2},
     "study": {"passes": 20, "latency_passes": 4},
 }

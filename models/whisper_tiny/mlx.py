@@ -10,15 +10,13 @@ from mlx import nn
 from models.layers import mlx as layers
 from models.whisper_tiny import config as sizes
 
-# (begin, advance): the mode measured faster on a CPU, see benchmarks/whisper_tiny_peers.py.
-FASTER_COMPILED = (True, True)
-WINDOW = mx.array(sizes.hann_window())
-FILTERS = mx.array(sizes.mel_filters())
+FASTER_COMPILED = (True, True)  # (begin, advance) on a CPU, see benchmarks/whisper_tiny_peers.py
+WINDOW, FILTERS = mx.array(sizes.hann_window()), mx.array(sizes.mel_filters())
 
 
 def log_mel(audio: mx.array) -> mx.array:
     """audio (n, samples) -> (n, samples / 160, 80), in float32 until the end."""
-    x, half = audio.astype(mx.float32), sizes.FFT_SAMPLES // 2
+    x, half = audio.astype(mx.float32), sizes.HALF_SAMPLES
     x = mx.concatenate([x[:, half:0:-1], x, x[:, -2 : -half - 2 : -1]], axis=1)
     shape = (x.shape[0], audio.shape[1] // sizes.HOP_SAMPLES, sizes.FFT_SAMPLES)
     frames = mx.as_strided(x, shape, (x.shape[1], sizes.HOP_SAMPLES, 1))
@@ -37,8 +35,7 @@ class Convolution(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """x (n, t, inputs) -> (n, t / stride, outputs)."""
-        weight = self.weight.transpose(0, 2, 1)
-        return mx.conv1d(x, weight, stride=self._stride, padding=1) + self.bias
+        return mx.conv1d(x, self.weight.transpose(0, 2, 1), self._stride, 1) + self.bias
 
 
 class Attention(nn.Module):
@@ -60,14 +57,15 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, heads: int, cross: bool) -> None:
+    def __init__(self, config: sizes.Config, cross: bool) -> None:
         super().__init__()
-        self.attn_ln = nn.LayerNorm(width, eps=sizes.EPSILON, affine=True, bias=True)
-        self.attn = Attention(width, heads)
+        width = config.width
+        self.attn_ln = layers.norm(width, sizes.EPSILON)
+        self.attn = Attention(width, config.heads)
         if cross:
-            self.cross_attn_ln = nn.LayerNorm(width, eps=sizes.EPSILON, affine=True, bias=True)
-            self.cross_attn = Attention(width, heads)
-        self.mlp_ln = nn.LayerNorm(width, eps=sizes.EPSILON, affine=True, bias=True)
+            self.cross_attn_ln = layers.norm(width, sizes.EPSILON)
+            self.cross_attn = Attention(width, config.heads)
+        self.mlp_ln = layers.norm(width, sizes.EPSILON)
         up, down = nn.Linear(width, 4 * width, bias=True), nn.Linear(4 * width, width, bias=True)
         self.mlp = [up, nn.Identity(), down]  # in OpenAI's names 1 is the activation
 
@@ -77,11 +75,10 @@ class Block(nn.Module):
         y = self.attn_ln(x)
         keys, values = self.attn.project(y)
         if cache is not None:
-            keys = layers.store(cache[0], keys, position)
-            values = layers.store(cache[1], values, position)
+            keys, values = map(layers.store, cache, (keys, values), (position, position))
         x = x + self.attn(y, keys, values, mask)
         if heard is not None:
-            x = x + self.cross_attn(self.cross_attn_ln(x), *heard, None)
+            x = x + self.cross_attn(self.cross_attn_ln(x), heard[0], heard[1], None)
         x = x + self.mlp[2](layers.gelu(self.mlp[0](self.mlp_ln(x))))
         return x, (keys, values)
 
@@ -89,12 +86,11 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     def __init__(self, config: sizes.Config) -> None:
         super().__init__()
-        width, heads, depth = config.width, config.heads, config.audio_layers
-        self.conv1 = Convolution(sizes.MEL_BANDS, width, 1)
-        self.conv2 = Convolution(width, width, 2)
-        self.positional_embedding = mx.zeros((config.audio_context, width))
-        self.blocks = [Block(width, heads, cross=False) for _ in range(depth)]
-        self.ln_post = nn.LayerNorm(width, eps=sizes.EPSILON, affine=True, bias=True)
+        self.conv1 = Convolution(sizes.MEL_BANDS, config.width, 1)
+        self.conv2 = Convolution(config.width, config.width, 2)
+        self.positional_embedding = mx.zeros((config.audio_context, config.width))
+        self.blocks = [Block(config, cross=False) for _ in range(config.audio_layers)]
+        self.ln_post = layers.norm(config.width, sizes.EPSILON)
 
     def __call__(self, x: mx.array) -> mx.array:
         """log-mel (n, frames, 80) -> (n, frames / 2, width)."""
@@ -107,18 +103,17 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, config: sizes.Config) -> None:
         super().__init__()
-        width, heads, depth = config.width, config.heads, config.text_layers
-        self.token_embedding = nn.Embedding(config.vocabulary_size, width)
-        self.positional_embedding = mx.zeros((config.text_context, width))
-        self.blocks = [Block(width, heads, cross=True) for _ in range(depth)]
-        self.ln = nn.LayerNorm(width, eps=sizes.EPSILON, affine=True, bias=True)
+        self.token_embedding = nn.Embedding(config.vocabulary_size, config.width)
+        self.positional_embedding = mx.zeros((config.text_context, config.width))
+        self.blocks = [Block(config, cross=True) for _ in range(config.text_layers)]
+        self.ln = layers.norm(config.width, sizes.EPSILON)
 
     def __call__(self, tokens: mx.array, mask: Any, heard: Any, caches: Any, position: Any) -> Any:
         """tokens (n, t) from `position` on -> logits (n, t, vocabulary), every block's cache."""
         places = position + mx.arange(tokens.shape[1])
         x, after = self.token_embedding(tokens) + self.positional_embedding[places], []
-        for block, *given in zip(self.blocks, heard, caches, strict=True):
-            x, cache = block(x, mask, *given, position)
+        for i, block in enumerate(self.blocks):
+            x, cache = block(x, mask, heard[i], caches[i], position)
             after.append(cache)
         return self.token_embedding.as_linear(self.ln(x)), after
 
@@ -132,21 +127,18 @@ class Model(nn.Module):
 
     def __call__(self, audio: mx.array) -> Any:
         """audio (n, samples) -> logits (n, t, vocabulary) of the start tokens, caches, heard."""
-        x = self.encoder(log_mel(audio))
-        heard = [block.cross_attn.project(x) for block in self.decoder.blocks]
-        heard = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in heard]
+        x, blocks = self.encoder(log_mel(audio)), self.decoder.blocks
+        heard = [tuple(map(mx.contiguous, block.cross_attn.project(x))) for block in blocks]
         return *self.decoder(self._start, "causal", heard, [None] * len(heard), 0), heard
 
 
 def begin(model: Model, audio: mx.array, capacity: int) -> Any:
-    """audio (1, samples) -> first token (1,), its logits (1, vocabulary) before some are ruled out,
-    a cache with room for `capacity` tokens."""
+    """audio (1, samples) -> first token (1,), its logits before any is ruled out, the cache."""
     logits, caches, heard = model(audio)
-    used = logits.shape[1]
-    room = [(0, 0), (0, 0), (0, capacity - used), (0, 0)]
-    caches = [(mx.pad(keys, room), mx.pad(values, room)) for keys, values in caches]
+    room = [(0, 0), (0, 0), (0, capacity - logits.shape[1]), (0, 0)]
+    caches = [tuple(mx.pad(part, room) for part in cache) for cache in caches]
     token = mx.argmax(logits[:, -1] + model._never[0], axis=1)
-    return token, logits[:, -1], (mx.array([used]), heard, caches)
+    return token, logits[:, -1], (mx.array(logits.shape[1:2]), heard, caches)
 
 
 def advance(model: Model, token: mx.array, cache: Any) -> Any:
