@@ -29,8 +29,9 @@ def attend(
     query may look. Fewer key heads than heads: each serves a group of neighbouring ones.
     """
     n, heads, t, size = queries.shape
-    if mask is None and t >= LONG and _scalar(queries) and keys.shape[1] == heads:
-        output = _attend_in_strips(queries * size**-0.5, keys, values)
+    given = isinstance(mask, mx.array)
+    if not given and t >= LONG and _scalar(queries) and keys.shape[1] == heads:
+        output = _attend_in_strips(queries * size**-0.5, keys, values, causal=mask is not None)
     else:
         output = mx.fast.scaled_dot_product_attention(
             queries, keys, values, scale=size**-0.5, mask=mask
@@ -51,7 +52,8 @@ def norm(width: int, epsilon: float) -> nn.LayerNorm:
 
 def gelu(x: mx.array) -> mx.array:
     """x * P(Z < x) for a standard normal Z, with the exact error function."""
-    return _gelu(x) if _scalar(x) else nn.gelu(x)
+    value: mx.array = _gelu(x) if _scalar(x) else nn.gelu(x)
+    return value
 
 
 # --- what MLX computes value by value on an x86 CPU, put so that a C++ compiler can vectorise it.
@@ -97,9 +99,14 @@ def _add_exponent(n: mx.array, fraction: mx.array) -> mx.array:
     return fraction + mx.left_shift(n, mx.array(23, mx.int32))
 
 
+def exp(x: mx.array) -> mx.array:
+    """exp(x) for x <= 0, as of what a softmax sums up."""
+    value: mx.array = _exp(x) if _scalar(x) else mx.exp(x)
+    return value
+
+
 @mx.custom_function
-def _exp(x: mx.array) -> mx.array:
-    """exp(x) for x <= 0."""
+def _exp(x: Any) -> Any:
     n, fraction = _exp_parts(x)
     return _add_exponent(n.view(mx.int32), fraction.view(mx.int32)).view(mx.float32)
 
@@ -118,24 +125,30 @@ def _below(x: mx.array) -> mx.array:
 
 
 @mx.custom_function
-def _gelu(x: mx.array) -> mx.array:
+def _gelu(x: Any) -> Any:
     return x * _below(x)
 
 
 @_gelu.vjp
 def _gelu_vjp(x: mx.array, gradient: mx.array, output: mx.array) -> mx.array:
-    return gradient * (_below(x) + x * _exp(-0.5 * x * x) * 0.3989422804014327)
+    return gradient * (_below(x) + x * exp(-0.5 * x * x) * 0.3989422804014327)
 
 
-def _attend_in_strips(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-    """Attention of scaled queries, some rows at a time."""
+def _attend_in_strips(
+    queries: mx.array, keys: mx.array, values: mx.array, causal: bool
+) -> mx.array:
+    """Attention of scaled queries, some rows at a time; causal: without what no row of them sees."""
     n, heads, t, _ = queries.shape
     rows = max(1, STRIP // (n * heads * keys.shape[2]))
     keys, outputs = keys.swapaxes(2, 3), []
     for start in range(0, t, rows):
-        scores = queries[:, :, start : start + rows] @ keys
-        weights = _exp(scores - mx.stop_gradient(mx.max(scores, axis=3, keepdims=True)))
-        outputs.append((weights @ values) / mx.sum(weights, axis=3, keepdims=True))
+        end = min(start + rows, t) if causal else keys.shape[3]
+        scores = queries[:, :, start : start + rows] @ keys[..., :end]
+        if causal:
+            hidden = mx.arange(end) > mx.arange(start, end)[:, None]
+            scores = mx.where(hidden, mx.finfo(mx.float32).min, scores)
+        weights = exp(scores - mx.stop_gradient(mx.max(scores, axis=3, keepdims=True)))
+        outputs.append((weights @ values[:, :, :end]) / mx.sum(weights, axis=3, keepdims=True))
     return mx.concatenate(outputs, axis=2)
 
 

@@ -140,7 +140,8 @@ class AdamW:
     def restart(self) -> None:
         """The state as before the first step; to be called again when the model has been moved to
         another device or dtype."""
-        self.state.clear()  # gives its memory back first
+        self.state.clear()
+        self.first, self.second, self.lost = [], [], []  # gives their memory back first
         short = [p for p in self.parameters if p.dtype != torch.float32]
         self.first, self.second, self.lost = (
             [torch.zeros_like(p, dtype=torch.float32) for p in chosen]

@@ -144,3 +144,16 @@ CPU = Config(
 )
 PRESETS = {"smoke": SMOKE, "cpu": CPU, "paper": Config()}
 DEFAULT_PRESET = {"cpu": "cpu", "gpu": "paper"}
+# What differs from the defaults of measurement.trial.Plan: counts of steps and calls.
+PLANS = {
+    "smoke": {"warmup_steps": 2, "waited_steps": 10, "latency_calls": 50, "audit_seconds": 0.02},
+    "cpu": {
+        "warmup_steps": 2,
+        "audit_seconds": 0.0,  # one step against two
+        "waited_steps": 2,
+        "latency_warmup_calls": 2,
+        "latency_calls": 20,
+        "inference_seconds": 0.0,
+    },
+    "paper": {"waited_steps": 29, "latency_calls": 100},
+}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.layers.pytorch import AdamW, attend, split
+from models.layers.pytorch import AdamW, attend, norm, split
 from models.transformer_lm.config import BETAS, EPSILON, NORM_EPSILON, VOCABULARY, Config
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/transformer_lm_peers.py.
@@ -25,8 +25,10 @@ class Attention(nn.Module):
         self.output = nn.Linear(config.dimension, config.dimension, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        projected = (split(part(x), self.heads) for part in (self.query, self.key, self.value))
-        return self.output(attend(*projected, mask="causal"))
+        query, key, value = (
+            split(part(x), self.heads) for part in (self.query, self.key, self.value)
+        )
+        return self.output(attend(query, key, value, "causal"))
 
 
 class FeedForward(nn.Module):
@@ -42,9 +44,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.dimension, eps=NORM_EPSILON)
+        self.attention_norm = norm(config.dimension, NORM_EPSILON)
         self.attention = Attention(config)
-        self.feed_forward_norm = nn.LayerNorm(config.dimension, eps=NORM_EPSILON)
+        self.feed_forward_norm = norm(config.dimension, NORM_EPSILON)
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +60,7 @@ class Model(nn.Module):
         self.embedding = nn.Embedding(VOCABULARY, config.dimension)
         self._positions = nn.Buffer(torch.from_numpy(config.positions()), persistent=False)
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.blocks)])
-        self.norm = nn.LayerNorm(config.dimension, eps=NORM_EPSILON)
+        self.norm = norm(config.dimension, NORM_EPSILON)
         self.head = nn.Linear(config.dimension, VOCABULARY, bias=True)
 
     def hidden(self, inputs: torch.Tensor) -> torch.Tensor:
