@@ -213,7 +213,7 @@ def texts(dataset: str, checkpoint: str, data_dir: str) -> list[tuple[str, tuple
     if checkpoint == RANDOM:
         return []
     config = Config(**sizes(checkpoint, data_dir))
-    found = []
+    found: list[tuple[str, tuple[np.ndarray, ...]]] = []
     for line in lines(dataset):
         tokens = np.array(encode(line, checkpoint, data_dir), np.int32)
         config.check_context(len(tokens), 1)
