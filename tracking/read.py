@@ -134,7 +134,9 @@ def study(name: str | None) -> Study:
     listed = (
         ", ".join(found.name for found in known[:10]) or "none yet; start one with 'mlflow run .'"
     )
-    raise InputError(f"no study named '{'latest' if name is None else name}' in this store; there are: {listed}")
+    raise InputError(
+        f"no study named '{'latest' if name is None else name}' in this store; there are: {listed}"
+    )
 
 
 def _study(run: Found) -> Study:
