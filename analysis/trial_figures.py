@@ -68,7 +68,7 @@ def phases(findings: Findings, names: Sequence[str], theme: Theme) -> Figure:
                 va="center",
                 fontsize=8.5,
             )
-        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="x", nbins=6)
         log_if_wide(axes, "x", min(values), max(values))
         axes.set_title(about.label, loc="left", fontsize=9.5)
         axes.set_xlabel(f"{unit} ({about.better} is better)".strip())
