@@ -137,8 +137,8 @@ def check_units(row: Row) -> None:
 
 def _twice_known(row: Row) -> Iterator[tuple[float, float, str]]:
     """(value by the metrics, the same by the receipt or other metrics, sentence if they differ)."""
-    receipt, get = row.receipt or {}, row.metrics.get
-    items = receipt.get("items")
+    counts = {k: v for k, v in (row.receipt or {}).items() if isinstance(v, int | float)}
+    get, items = row.metrics.get, counts.get("items")
     for group in ("train", "inference"):
         seconds, rate = get(f"{group}/total_seconds"), get(f"{group}/items_per_second")
         if seconds and rate and items:
@@ -152,7 +152,7 @@ def _twice_known(row: Row) -> Iterator[tuple[float, float, str]]:
             )
     begin = get("inference/first_token_seconds") or get("inference/encode_seconds")
     seconds, rate = get("inference/total_seconds"), get("inference/decode_tokens_per_second")
-    tokens, prompt = receipt.get("tokens"), receipt.get("prompt_tokens")
+    tokens, prompt = counts.get("tokens"), counts.get("prompt_tokens")
     if begin and seconds and rate and items and tokens:
         parts = items * begin + (tokens - items) / rate
         yield (

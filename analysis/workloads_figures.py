@@ -90,7 +90,9 @@ def _forest(rows: Sequence[tuple[Headline, Comparison | None]], theme: Theme) ->
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_xlabel("ratio; small dots: single pairs; bar: 95 % interval; band: the same within the margin")
+    axes.set_xlabel(
+        "ratio; small dots: single pairs; bar: 95 % interval; band: the same within the margin"
+    )
     return figure
 
 

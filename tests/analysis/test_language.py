@@ -148,6 +148,11 @@ def test_units_that_contradict_each_other_are_refused(case):
     assert "\n" not in str(error.value)
 
 
+def test_a_receipt_without_numbers_is_no_contradiction():
+    made = spoilt(language.tinyllama(), MLX, receipt={"items": "ten", "tokens": None})
+    assert "differ in items: ten against 10" in pick(run(made), "inference/total_seconds").refused
+
+
 def test_encoding_in_milliseconds_is_refused():
     wrong = spoilt(language.whisper(), MLX, metrics={"inference/encode_seconds": 60.0})
     with pytest.raises(InputError, match="units are mixed"):
