@@ -72,15 +72,16 @@ def sizes(checkpoint: str, data_dir: str) -> dict[str, Any]:
     if missing := [key for key in _SIZES.values() if key not in stored]:
         raise InputError(f"{path} lacks {missing[0]}; expected it, as transformers writes it")
     rope = dict(stored.get("rope_parameters") or {})
-    theta = rope.pop("rope_theta", stored.get("rope_theta", 10_000.0))
-    _refuse({**stored, **rope}, path)
     found = {name: stored[key] for name, key in _SIZES.items()}
     found["key_value_heads"] = stored.get("num_key_value_heads") or found["heads"]
-    found |= {"rope_theta": float(theta), "norm_eps": float(found["norm_eps"])}
-    found |= {"tied": int(bool(stored.get("tie_word_embeddings"))), "eos": _eos(stored)}
+    found["rope_theta"] = rope.pop("rope_theta", stored.get("rope_theta", 10_000.0))
     for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, type(getattr(Config, name))):
-            raise InputError(f"{path}: {name} is {value!r}; expected a number")
+        kinds = (int, float) if isinstance(getattr(Config, name), float) else (int,)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
+            raise InputError(f"{path}: {name} is {value!r}; expected a number above 0")
+        found[name] = kinds[-1](value)
+    _refuse({**stored, **rope}, path)
+    found |= {"tied": int(bool(stored.get("tie_word_embeddings"))), "eos": _eos(stored)}
     return found
 
 
