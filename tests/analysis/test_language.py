@@ -153,6 +153,14 @@ def test_a_receipt_without_numbers_is_no_contradiction():
     assert "differ in items: ten against 10" in pick(run(made), "inference/total_seconds").refused
 
 
+def test_a_slow_call_is_no_unit():
+    """Five times the median, in the sum only."""
+    plan, found = language.tinyllama()
+    slow = next(r for r in found if r.arm == MLX and r.pair == 2).metrics
+    total = 5 * slow["inference/total_seconds"]
+    run((plan, made_rows.changed(found, MLX, 2, metrics={"inference/total_seconds": total})))
+
+
 def test_encoding_in_milliseconds_is_refused():
     wrong = spoilt(language.whisper(), MLX, metrics={"inference/encode_seconds": 60.0})
     with pytest.raises(InputError, match="units are mixed"):
