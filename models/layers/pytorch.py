@@ -53,6 +53,11 @@ def norm(width: int, epsilon: float) -> nn.LayerNorm:
     return nn.LayerNorm(width, eps=epsilon, elementwise_affine=True, bias=True)
 
 
+def widest(x: torch.Tensor) -> torch.dtype:
+    """The most exact floats that the device of `x` computes with; Apple's GPUs have no float64."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
+
+
 def gelu(x: torch.Tensor) -> torch.Tensor:
     """x * P(Z < x) for a standard normal Z, with the exact error function."""
     return nn.functional.gelu(x, approximate="none")
