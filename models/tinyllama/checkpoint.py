@@ -81,7 +81,8 @@ def sizes(checkpoint: str, data_dir: str) -> dict[str, Any]:
             raise InputError(f"{path}: {name} is {value!r}; expected a number above 0")
         found[name] = kinds[-1](value)
     _refuse({**stored, **rope}, path)
-    found |= {"tied": int(bool(stored.get("tie_word_embeddings"))), "eos": _eos(stored)}
+    found["vocabulary_matrices"] = 1 if stored.get("tie_word_embeddings") else 2
+    found["end_token"] = 1 + _eos(stored, path)
     return found
 
 
@@ -102,11 +103,15 @@ def _refuse(stored: dict[str, Any], path: Path) -> None:
             )
 
 
-def _eos(stored: dict[str, Any]) -> int:
-    """The token that ends a text; of several the first, -1 for none."""
+def _eos(stored: dict[str, Any], path: Path) -> int:
+    """The token that ends a text, of several the first; for none the vocabulary's size."""
     token = stored.get("eos_token_id")
-    tokens = token if isinstance(token, list) else [token]
-    return -1 if not tokens or tokens[0] is None else int(tokens[0])
+    token = token[0] if isinstance(token, list) and token else token
+    if token is None or token == []:
+        return int(stored["vocab_size"])
+    if isinstance(token, bool) or not isinstance(token, int):
+        raise InputError(f"{path}: eos_token_id is {token!r}; expected a token's number")
+    return token
 
 
 def load(config: Config, checkpoint: str, data_dir: str, seed: int) -> Weights:

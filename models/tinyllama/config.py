@@ -26,7 +26,8 @@ class Config:
     A speed run reads `prompt_tokens` and makes `decode_tokens`, the first of them with the prompt,
     whatever they are. 128 and 128: a prompt long enough that reading it is bound by arithmetic, and
     enough steps for a tail of their latencies.
-    tied: 1 where the head is the embedding. eos: the token that ends a text, -1 for none.
+    vocabulary_matrices: 2, embedding and head, or 1 that is both ("tied"). end_token: the token that
+    ends a text, counted from 1 because every size is above 0; vocabulary + 1 for none.
     """
 
     layers: int = 22
@@ -38,8 +39,8 @@ class Config:
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
     context: int = 2048
-    tied: int = 0
-    eos: int = 2
+    vocabulary_matrices: int = 2
+    end_token: int = 3
     prompt_tokens: int = 128
     decode_tokens: int = 128
 
@@ -59,10 +60,13 @@ class Config:
                 f"key_value_heads {self.key_value_heads} does not divide heads {self.heads};"
                 " each must serve the same number of heads"
             )
-        if self.tied not in (0, 1):
-            raise InputError(f"tied is {self.tied}; expected 0 or 1")
-        if self.eos >= self.vocabulary:
-            raise InputError(f"eos is {self.eos}; expected less than vocabulary {self.vocabulary}")
+        if self.vocabulary_matrices not in (1, 2):
+            raise InputError(f"vocabulary_matrices is {self.vocabulary_matrices}; expected 1 or 2")
+        if not 0 <= self.eos <= self.vocabulary:
+            raise InputError(
+                f"end_token is {self.end_token}; expected 1 to {self.vocabulary + 1}, one more than"
+                " the vocabulary"
+            )
         if self.decode_tokens < 2:
             raise InputError(
                 f"decode_tokens is {self.decode_tokens}; expected 2 or more, to time one"
@@ -76,6 +80,16 @@ class Config:
                 f"a prompt of {prompt} tokens and {more} more do not fit into the context of"
                 f" {self.context} tokens; shorten the prompt or ask for fewer tokens"
             )
+
+    @property
+    def tied(self) -> bool:
+        """Whether the embedding is the head too."""
+        return self.vocabulary_matrices == 1
+
+    @property
+    def eos(self) -> int:
+        """The token that ends a text; where none does, a number that no token has."""
+        return self.end_token - 1
 
     def capacity(self) -> int:
         """Tokens that the cache of a timed run has room for."""

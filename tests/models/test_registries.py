@@ -42,7 +42,7 @@ def test_every_workload_states_its_sizes(workload):
     counts = {field.name for field in fields(plan)}
     for preset in config.PRESETS.values():
         assert is_dataclass(preset) and preset.__dataclass_params__.frozen
-        assert all(value >= 0 for value in asdict(preset).values())
+        assert all(value > 0 for value in asdict(preset).values())
         preset.check()
         flops = preset.train_flops_per_item() if trained else preset.flops_per_item()
         assert flops > 0

@@ -98,7 +98,12 @@ def strong(config, rng):
 @pytest.mark.parametrize("name", TWINS)
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"tied": 1}, {"key_value_heads": 8}, {"key_value_heads": 1, "rope_theta": 500.0}],
+    [
+        {},
+        {"vocabulary_matrices": 1},
+        {"key_value_heads": 8},
+        {"key_value_heads": 1, "rope_theta": 500.0},
+    ],
 )
 def test_prompt_and_cached_steps_give_the_logits_of_the_formulas(name, changes, rng):
     config = config_of("tinyllama", **changes)

@@ -49,9 +49,10 @@ def change(folder, **changes):
 
 def test_a_folder_or_its_file_loads(folder):
     found = checkpoint.sizes(str(folder), "auto")
-    assert found["rope_theta"] == 5000.0 and found["eos"] == 7 and found["tied"] == 0
+    assert found["rope_theta"] == 5000.0 and found["vocabulary_matrices"] == 2
     config = Config(**found, prompt_tokens=4, decode_tokens=2)
     config.check()
+    assert config.eos == 7 and not config.tied
     for path in (folder, folder / "model.safetensors"):
         assert checkpoint.sizes(str(path), "auto") == found
         weights = checkpoint.load(config, str(path), "auto", 0)
@@ -60,7 +61,7 @@ def test_a_folder_or_its_file_loads(folder):
         )
     change(folder, rope_theta=20_000.0, rope_parameters=None, eos_token_id=None)
     found = checkpoint.sizes(str(folder), "auto")
-    assert found["rope_theta"] == 20_000.0 and found["eos"] == -1
+    assert found["rope_theta"] == 20_000.0 and Config(**found).eos == 512  # of no token
 
 
 @pytest.mark.parametrize(
@@ -233,9 +234,9 @@ def test_a_hub_that_does_not_deliver_is_one_line(kind, monkeypatch):
         ({"key_value_heads": 3}, "key_value_heads 3 does not divide heads 8"),
         ({"layers": 0}, "layers is 0"),
         ({"norm_eps": -1e-5}, "norm_eps"),
-        ({"tied": 2}, "tied is 2"),
+        ({"vocabulary_matrices": 3}, "vocabulary_matrices is 3"),
         ({"decode_tokens": 1}, "decode_tokens is 1"),
-        ({"eos": 512}, "eos is 512"),
+        ({"end_token": 514}, "end_token is 514"),
     ],
 )
 def test_sizes_that_cannot_be_are_one_line(changes, said):
