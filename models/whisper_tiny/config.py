@@ -238,9 +238,20 @@ class Config:
 
 
 def hann_window() -> np.ndarray:
-    """(400,) float32, periodic: 0.5 - 0.5 cos(2 pi n / 400)."""
-    turns = np.arange(FFT_SAMPLES) / FFT_SAMPLES
-    return (0.5 - 0.5 * np.cos(2 * np.pi * turns)).astype(np.float32)
+    """(400,) float64, periodic: 0.5 - 0.5 cos(2 pi n / 400)."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT_SAMPLES) / FFT_SAMPLES)
+
+
+def fourier() -> np.ndarray:
+    """(400, 402) float64: a frame times this is the real, then the imaginary part of its windowed
+    Fourier transform, for frameworks that have none in float64.
+
+    In float32 the bands that are quiet beside the loudest of a frame keep few digits, and the
+    logarithm shows it: 2.5e-5 of the largest value between two frameworks on the recording "jfk",
+    against 1e-7 from float64."""
+    turns = np.outer(np.arange(FFT_SAMPLES), np.arange(FFT_SAMPLES // 2 + 1)) % FFT_SAMPLES
+    angles = 2 * np.pi * turns / FFT_SAMPLES
+    return np.hstack([np.cos(angles), -np.sin(angles)]) * hann_window()[:, None]
 
 
 def mel_filters() -> np.ndarray:

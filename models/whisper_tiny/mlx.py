@@ -11,17 +11,17 @@ from models.layers import mlx as layers
 from models.whisper_tiny import config as sizes
 
 FASTER_COMPILED = (True, True)  # (begin, advance) on a CPU, see benchmarks/whisper_tiny_peers.py
-WINDOW, FILTERS = mx.array(sizes.hann_window()), mx.array(sizes.mel_filters())
+FOURIER, FILTERS = sizes.fourier(), mx.array(sizes.mel_filters())
 
 
 def log_mel(audio: mx.array) -> mx.array:
-    """audio (n, samples) -> (n, samples / 160, 80), in float32 until the end."""
-    x, half = audio.astype(mx.float32), sizes.HALF_SAMPLES
+    """audio (n, samples) -> (n, samples / 160, 80); why `widest`: see config.fourier."""
+    x, half = audio.astype(layers.widest(audio)), sizes.HALF_SAMPLES
     x = mx.concatenate([x[:, half:0:-1], x, x[:, -2 : -half - 2 : -1]], axis=1)
     shape = (x.shape[0], audio.shape[1] // sizes.HOP_SAMPLES, sizes.FFT_SAMPLES)
     frames = mx.as_strided(x, shape, (x.shape[1], sizes.HOP_SAMPLES, 1))
-    power = mx.square(mx.abs(mx.fft.rfft(frames * WINDOW)))
-    x = mx.log10(mx.maximum(power @ FILTERS.T, 1e-10))
+    parts = mx.square(frames @ mx.array(FOURIER, x.dtype)).astype(mx.float32)
+    x = mx.log10(mx.maximum(parts @ mx.tile(FILTERS, (1, 2)).T, 1e-10))
     x = mx.maximum(x, mx.max(x, axis=(1, 2), keepdims=True) - 8.0)
     return ((x + 4.0) / 4.0).astype(audio.dtype)
 
@@ -57,7 +57,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: sizes.Config, cross: bool) -> None:
+    def __init__(self, config: sizes.Config, cross: bool = False) -> None:
         super().__init__()
         width = config.width
         self.attn_ln = layers.norm(width, sizes.EPSILON)
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         self.conv1 = Convolution(sizes.MEL_BANDS, config.width, 1)
         self.conv2 = Convolution(config.width, config.width, 2)
         self.positional_embedding = mx.zeros((config.audio_context, config.width))
-        self.blocks = [Block(config, cross=False) for _ in range(config.audio_layers)]
+        self.blocks = [Block(config) for _ in range(config.audio_layers)]
         self.ln_post = layers.norm(config.width, sizes.EPSILON)
 
     def __call__(self, x: mx.array) -> mx.array:

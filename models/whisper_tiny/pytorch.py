@@ -15,10 +15,10 @@ WINDOW, FILTERS = torch.tensor(sizes.hann_window()), torch.tensor(sizes.mel_filt
 
 
 def log_mel(audio: Tensor) -> Tensor:
-    """audio (n, samples) -> (n, samples / 160, 80), in float32 until the end."""
-    x = nn.functional.pad(audio.float(), (sizes.HALF_SAMPLES,) * 2, mode="reflect")
+    """audio (n, samples) -> (n, samples / 160, 80); why `widest`: see config.fourier."""
+    x = nn.functional.pad(audio.to(layers.widest(audio)), [sizes.HALF_SAMPLES] * 2, "reflect")
     frames = x.unfold(1, sizes.FFT_SAMPLES, sizes.HOP_SAMPLES)[:, :-1]
-    power = torch.fft.rfft(frames * WINDOW.to(x.device)).abs().square()
+    power = torch.fft.rfft(frames * WINDOW.to(x)).abs().square().float()
     x = (power @ FILTERS.to(x.device).T).clamp(min=1e-10).log10()
     x = torch.maximum(x, x.amax(dim=(1, 2), keepdim=True) - 8.0)
     return ((x + 4.0) / 4.0).to(audio.dtype)
@@ -56,7 +56,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config: sizes.Config, cross: bool) -> None:
+    def __init__(self, config: sizes.Config, cross: bool = False) -> None:
         super().__init__()
         width = config.width
         self.attn_ln = layers.norm(width, sizes.EPSILON)
@@ -88,9 +88,7 @@ class Encoder(nn.Module):
         self.conv1 = Convolution(sizes.MEL_BANDS, config.width, 1)
         self.conv2 = Convolution(config.width, config.width, 2)
         self.positional_embedding = nn.Parameter(torch.zeros(config.audio_context, config.width))
-        self.blocks = nn.ModuleList(
-            [Block(config, cross=False) for _ in range(config.audio_layers)]
-        )
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.audio_layers)])
         self.ln_post = layers.norm(config.width, sizes.EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
