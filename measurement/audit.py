@@ -198,11 +198,12 @@ def completion(
     single, double, residue = [], [], []
     for _ in range(5):
         single.append(timed_steps(steps))
-        start = clock()
-        read_back()
-        middle = clock()
-        read_back()
-        residue.append(max(0.0, (middle - start) - (clock() - middle)))
+        copies = []
+        for _ in range(2):
+            start = clock()
+            read_back()
+            copies.append(clock() - start)
+        residue.append(max(0.0, copies[0] - copies[1]))
         double.append(timed_steps(2 * steps))
     base = float(np.median(single))
     if base <= 0:

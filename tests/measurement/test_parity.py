@@ -12,9 +12,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from measurement.audit import (
+    GRADIENT_FLOOR,
     TOLERANCES,
     UPDATE_TOLERANCES,
     fingerprint,
+    first_difference,
+    first_distance,
     parity_difference,
 )
 from measurement.evidence import Evidence, work_digest
@@ -53,7 +56,7 @@ def evidences(draw: st.DrawFn) -> dict:
 
 def bound(dtype: str, field: str) -> float:
     outputs, gradients, losses = TOLERANCES[dtype]
-    updates = UPDATE_TOLERANCES[dtype]
+    updates = UPDATE_TOLERANCES["sgd"][dtype]
     return {"output": outputs, "gradient": gradients, "losses": losses, "update": updates}[field]
 
 
@@ -202,7 +205,7 @@ def test_a_fingerprint_is_taken_in_float64():
 
 def test_the_summary_of_evidence_is_small_and_compares():
     arrays = {"hidden.0": np.arange(6.0), "": np.ones(3)}
-    summary = Evidence("w", "float32", 9, arrays, arrays, [1.0], arrays).summary()
+    summary = Evidence("w", "float32", 9, arrays, arrays, [1.0], arrays, "sgd").summary()
     assert len(json.dumps(summary)) < 500
     assert parity_difference(summary, json.loads(json.dumps(summary))) is None
 
@@ -216,3 +219,44 @@ def test_the_work_digest_depends_on_everything_but_the_order_of_sizes():
         work_digest("mnist", {"layers": 2, "batch_size": 256}, "d2"),
     ]
     assert len({digest, *others}) == 4
+
+
+# --- optimisers, generations
+
+
+def generated(**changes):
+    base = {k: v for k, v in evidence().items() if k not in ("gradient", "update")}
+    nothing = {"gradient": [0.0, 0.0], "update": [0.0, 0.0]}
+    return {**base, **nothing, "optimiser": "none", **changes}
+
+
+def test_a_generation_needs_no_gradient_but_its_losses():
+    assert parity_difference(generated(), generated()) is None
+    other = [*generated()["losses"][:9], 1.01]
+    assert "loss of step 9" in (parity_difference(generated(), generated(losses=other)) or "")
+    assert "output" in (parity_difference(generated(), generated(output=[9.0, 9.0])) or "")
+
+
+def test_a_training_and_a_generation_do_not_compare():
+    for a, b in ((evidence(), generated()), (generated(), evidence())):
+        assert "optimiser" in (parity_difference(a, b) or "")
+
+
+def test_an_array_of_rounding_alone_is_compared_on_the_scale_of_all():
+    a = {"weight": np.ones(4), "key.bias": np.array([1e-9, -1e-9])}
+    b = {"weight": np.ones(4), "key.bias": np.array([-1e-9, 2e-9])}
+    assert "key.bias" in (first_difference(a, b, 1e-4) or "")
+    assert first_difference(a, b, 1e-4, GRADIENT_FLOOR) is None
+    b["key.bias"] = np.array([1e-6, 0.0])  # a thousandth of the largest would be 1e-3
+    assert "key.bias" in (first_difference(a, b, 1e-4, GRADIENT_FLOOR) or "")
+
+
+def test_a_distance_forgives_single_elements_and_nothing_else():
+    a = {"w": np.ones(10_000)}
+    one = a["w"].copy()
+    one[7] = -1.0  # AdamW moved a weight with no gradient the other way
+    assert first_difference(a, {"w": one}, 2e-2) is not None
+    assert first_distance(a, {"w": one}, 2.1e-2) is None
+    assert "w differs by" in (first_distance(a, {"w": a["w"] * 1.03}, 2e-2) or "")
+    assert "missing" in (first_distance(a, {}, 2e-2) or "")
+    assert first_distance(a, {"w": np.full(10_000, np.nan)}, 2e-2) is not None
