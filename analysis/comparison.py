@@ -80,7 +80,8 @@ def analyse(study: Study, rows: Iterable[Row], rng: np.random.Generator) -> Find
 
     rng: for the permutation tests (drift, log-rank). Raises InputError as `table.build` does.
     """
-    if unknown := [name for name in (study.metric, *study.family) if name not in METRICS]:
+    declared = (study.metric, *study.family, *((study.quality,) if study.target else ()))
+    if unknown := [name for name in declared if name not in METRICS]:
         raise InputError(f"study {study.name}: '{unknown[0]}' is no metric; see tracking/names.py")
     table = build(study, rows)
     drifts = _drifts(table, rng)

@@ -27,6 +27,7 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
     phases = [
         name for name in trial_figures.PHASES if any(name in arm.values for arm in findings.arms)
     ]
+    target = wording.target(study.quality, study.target) if findings.arrivals else ""
     epochs = {run: series.get("epoch_seconds", ()) for run, series in samples.items()}
     generations = {
         run: series["begin_seconds"] + series["decode_seconds"]
@@ -102,7 +103,7 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
         ),
         (
             "time_to_target",
-            f"Training time until {wording.target(study.quality, study.target)}",
+            f"Training time until {target}",
             "Kaplan-Meier curves: share of trials that have not yet reached the target.",
             any(unit == "s" for _, unit in findings.arrivals),
             lambda theme: _target(findings, theme),

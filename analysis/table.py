@@ -164,7 +164,7 @@ def _twice_known(row: Row) -> Iterator[tuple[float, float, float, str]]:
         yield (
             parts,
             seconds,
-            10.0,
+            20.0,
             (
                 f"{items:.4g} first phases of {begin:g} s and {tokens - items:.4g} tokens at {rate:g} "
                 f"tokens/s take {parts:.4g} s, the run says {seconds:.4g} s; expected seconds and tokens "

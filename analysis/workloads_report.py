@@ -177,7 +177,8 @@ def terminal(found: Workloads) -> str:
             f"    ratio {wording.interval_text(c)}{p}: {outcome_word(c)}{alone}",
             *(f"    ! {flag}" for flag in c.flags),
         ]
-    lines += ["", *(f"Note: {note}" for note in found.notes), "", "Verdict", *verdicts(found)]
+    lines += [""] * bool(found.notes) + [f"Note: {note}" for note in found.notes]
+    lines += ["", "Verdict", *verdicts(found)]
     return "\n".join(lines) + "\n"
 
 

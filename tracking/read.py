@@ -79,7 +79,7 @@ class Study:
 
     @property
     def quality(self) -> str:
-        """The metric that the target is a value of."""
+        """The metric that the target is a value of; no metric where nothing is trained."""
         return str(self.design.get("quality") or "eval/accuracy")
 
 

@@ -126,7 +126,8 @@ def language(made: Row, seconds: float) -> Row:
 
 
 def tinyllama(**more: Any) -> tuple[Study, list[Row]]:
-    plan = study("llama", "tinyllama", "inference/total_seconds", checkpoint="random", **more)
+    design = {"checkpoint": "random", "quality": "none", **more}
+    plan = study("llama", "tinyllama", "inference/total_seconds", **design)
     return measured(plan, 0.7, generate)
 
 

@@ -245,6 +245,11 @@ def test_a_slowdown_has_a_known_ratio_in_tokens_too():
     assert pick(findings, "inference/first_token_seconds", "injected").truth == 1.25
 
 
+def test_a_quality_that_is_no_metric_is_one_line():
+    with pytest.raises(InputError, match="'eval/bleu' is no metric"):
+        run(language.transformer(quality="eval/bleu"))
+
+
 def test_a_diverged_language_model_is_a_result():
     wrong = spoilt(language.transformer(), MLX, metrics={"eval/perplexity": float("inf")})
     text = report.terminal(run(wrong))
