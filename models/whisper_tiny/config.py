@@ -187,8 +187,8 @@ class Config:
             found[f"{name}.weight"] = ((width, inputs, 3), 3 * inputs)
             found[f"{name}.bias"] = ((width,), 3 * inputs)
         found["encoder.positional_embedding"] = ((self.audio_context, width), Normal(0.1))
-        found["decoder.token_embedding.weight"] = ((self.vocabulary_size, width), Normal(0.05))
-        found["decoder.positional_embedding"] = ((self.text_context, width), Normal(0.05))
+        found["decoder.token_embedding.weight"] = ((self.vocabulary_size, width), Normal(0.02))
+        found["decoder.positional_embedding"] = ((self.text_context, width), Normal(0.2))
         for side, layers in (("encoder", self.audio_layers), ("decoder", self.text_layers)):
             for i in range(layers):
                 block = f"{side}.blocks.{i}"
