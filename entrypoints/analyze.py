@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,15 +38,22 @@ class Analysis(NamedTuple):
 
 
 def analyze(
-    study_name: str | None = None, output: Path | None = None, every_metric: bool = False
+    study_name: str | None = None,
+    output: Path | None = None,
+    every_metric: bool = False,
+    run_id: str | None = None,
 ) -> Analysis:
     """Compare the arms of a study; write its report into a folder and attach it to the study's run.
 
-    study_name: None = the newest. output: None = results/<study>. Writes comparisons.csv,
+    study_name: None = the newest; several with commas make one report, see `several`, attached to
+    the run `run_id`, if given. output: None = results/<study>. Writes comparisons.csv,
     trials.csv, report.md, report.html, figures/*.png, and crossings.csv for a sweep. Raises
     InputError when there is no such study, when its rows cannot be compared at all, or when the
     folder cannot be written.
     """
+    names = [name.strip() for name in (study_name or "").split(",")]
+    if len(names) > 1:
+        return several(names, output or Path("results/workloads"), run_id)
     study = read.study(study_name)
     rows = read.trials(study.name, finished=False)
     # One seed for all studies: the permutation tests give the same p when repeated.
@@ -54,7 +62,7 @@ def analyze(
     return _write(findings, folder, every_metric)
 
 
-def analyze_several(names: tuple[str, ...], output: Path, run_id: str | None) -> Analysis:
+def several(names: Sequence[str], output: Path, run_id: str | None) -> Analysis:
     """One report over several studies, with the report of each in a folder of its own beside it.
 
     Writes workloads.csv, report.md, report.html, figures/*.png and <study>/... into `output`, and
@@ -151,12 +159,12 @@ def _swept(findings: Findings, swept: sweep.Sweep, every_metric: bool) -> _Writt
 def main(study: str, output: str, every_metric: bool) -> None:
     """Say what differs between the arms of a study, by how much, and with what certainty."""
     run_id = write.adopt("analyze", f"analyze {study}")
-    folder = None if output == "auto" else Path(output)
-    names = tuple(name.strip() for name in study.split(","))
-    if len(names) > 1:
-        done = analyze_several(names, folder or Path("results/workloads"), run_id)
-    else:
-        done = analyze(None if study == "latest" else study, folder, every_metric)
+    done = analyze(
+        None if study == "latest" else study,
+        None if output == "auto" else Path(output),
+        every_metric,
+        run_id,
+    )
     click.echo(done.text)
     click.echo(f"Report: {done.folder / 'report.html'}")
 
