@@ -317,10 +317,14 @@ def test_the_distance_of_parameters_is_taken_in_float64():
 
 
 class Ticking(World):
-    """Its clock moves by itself, as a real one does, so that waiting ends."""
+    """Its clock moves by itself, as a real one does, so that waiting ends. Waiting is a loop, so
+    no span here is long."""
+
+    def __init__(self) -> None:
+        super().__init__(compile=0.1)
 
     def clock(self) -> float:
-        self.now += 1e-7
+        self.now += 5e-7
         return super().clock()
 
 
