@@ -32,8 +32,13 @@ OWN_DATA = ""
 DTYPES = ("float32", "bfloat16")
 QUALITY = "eval/accuracy"
 OPTIMISER = "adamw"
-TARGET, EPOCHS = 0.6, 3
-STUDY_TARGET, STUDY_EPOCHS = 0.6, 3
+# From random weights, without the pretraining that takes BERT-tiny further. On snli_dev the accuracy
+# was 0.50 to 0.51 after one epoch, 0.59 after two, 0.60 at best, after three (two seeds; chance is
+# 0.34). Five epochs as in the published scripts.
+TARGET, EPOCHS = 0.58, 5
+# Of a study, which repeats a training many times. The 192 steps that preset cpu makes of it do not get
+# there.
+STUDY_TARGET, STUDY_EPOCHS = 0.5, 3
 
 
 @dataclass(frozen=True)
