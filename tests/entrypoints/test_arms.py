@@ -19,7 +19,7 @@ SIZES = models.options("mnist")
 OPTIONS = {
     "workload": "mnist", "preset": "smoke", "pairs": 8, "epochs": 1, "seed": 0, "margin": 0.05,
     "dataset": "synthetic", "target": 0.9, "price_per_hour": 0.0, "gap_seconds": 0.0,
-    "arms": "mlx, pytorch", "slowdown_percent": 0.0, "until_resolved": False,
+    "mode": "train", "checkpoint": "random", "arms": "mlx, pytorch", "slowdown_percent": 0.0, "until_resolved": False,
 }  # fmt: skip
 
 
@@ -60,7 +60,9 @@ def test_looking_needs_pairs_enough_for_the_first_look() -> None:
 
 def test_an_arm_has_sizes_of_its_own() -> None:
     arms = {"arms": "mlx batch_size=64, pytorch batch_size=64"}
-    specs = study.specifications(study.design({**OPTIONS, **arms}, BASE), "auto")
+    specs = study.specifications(
+        study.design({**OPTIONS, **arms}, BASE), study.Sources("auto", "synthetic")
+    )
     assert {spec.sizes["batch_size"] for spec in specs.values()} == {64}
 
 

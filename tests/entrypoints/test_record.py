@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import models
 from analysis.flags import meaning
 from entrypoints import record
 from entrypoints.supervisor import Measured, TrialSpec
@@ -98,10 +99,10 @@ def test_energy_of_the_window_is_scaled_to_the_timed_epochs() -> None:
 def test_the_blas_is_a_condition_of_the_cpu_only() -> None:
     shipped = {"blas_name": "reference", "blas_loaded": "reference 3"}
     assert record.cell(measured(numerics=shipped), SPEC)["blas_loaded"] == "reference 3"
-    assert "REFERENCE-BLAS" in record.flags(measured(numerics=shipped), "mnist")
+    assert "REFERENCE-BLAS" in record.flags(measured(numerics=shipped), SPEC)
     on_gpu = record.cell(measured("gpu", numerics=shipped), SPEC)
     assert on_gpu["blas_loaded"] == on_gpu["blas_threads"] == "none (GPU)"
-    assert "REFERENCE-BLAS" not in record.flags(measured("gpu", numerics=shipped), "mnist")
+    assert "REFERENCE-BLAS" not in record.flags(measured("gpu", numerics=shipped), SPEC)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,65 @@ def test_the_blas_is_a_condition_of_the_cpu_only() -> None:
     ],
 )
 def test_flags(changes: dict[str, Any], flag: str) -> None:
-    assert flag not in record.flags(measured(), "mnist")
-    assert flag in record.flags(measured(**changes), "mnist")
-    assert "SYNTHETIC" in record.flags(measured(), "synthetic")
+    assert flag not in record.flags(measured(), SPEC)
+    assert flag in record.flags(measured(**changes), SPEC)
+    assert "SYNTHETIC" in record.flags(measured(), replace(SPEC, dataset="synthetic"))
     assert meaning(flag).startswith(flag)
+
+
+# --- trials that generate, and that ran out of memory
+
+
+def generated(**changes: Any) -> tuple[Measured, TrialSpec]:
+    """Two passes over one prompt of 16 tokens: prefill 0.5 s, then 7 more tokens in 0.7 s."""
+    base = measured()
+    trial = {
+        "first_call_seconds": 2.0,
+        "passes": 2,
+        "begin_seconds": [0.5, 0.5],
+        "decode_seconds": [0.7, 0.7],
+        "token_seconds": [0.1] * 14,
+        "passes_cpu_seconds": 3.6,
+        "process_peak_bytes": 1000,
+        "device_peak_bytes": None,
+        "flops_per_second": 10.0,
+        "ceiling_flops_per_second": 40.0,
+        "completion_ratio": 2.0,
+        "energy_window_passes": 8,
+        "receipt": {"kind": "generate", "items": 2},
+    }
+    config = models.load("tinyllama", "config")
+    sizes = asdict(replace(config.SMOKE, prompt_tokens=16, decode_tokens=8))
+    spec = replace(SPEC, workload="tinyllama", sizes=sizes, mode="generate", epochs=0, target=0.0)
+    conditions = {**base.result["conditions"], "weights": {"source": "random", "sha256": ""}}
+    result = {**base.result, "trial": trial, "conditions": conditions}
+    return replace(base, result=result, **changes), spec
+
+
+def test_a_generation_states_prefill_and_decoding_apart() -> None:
+    found, missing = record.values(*generated(), None)
+    assert found["inference/total_seconds"] == pytest.approx(2.4)
+    assert found["inference/first_token_seconds"] == pytest.approx(0.5)
+    assert found["inference/prefill_tokens_per_second"] == pytest.approx(32.0)
+    assert found["inference/decode_tokens_per_second"] == pytest.approx(10.0)
+    assert found["inference/token_seconds_p90"] == pytest.approx(0.1)
+    assert found["hardware/cpu_percent_mean"] == pytest.approx(150.0)
+    assert not any(name.startswith(("train/", "target/", "eval/")) for name in [*found, *missing])
+
+
+def test_energy_of_a_generation_is_scaled_to_the_timed_passes() -> None:
+    window = Energy(80.0, 8.0, 10.0, "meter", "measured")
+    assert record.values(*generated(energy=window), None)[0]["energy/joules"] == pytest.approx(20.0)
+
+
+def test_random_weights_are_flagged() -> None:
+    taken, spec = generated()
+    assert "RANDOM-WEIGHTS" in record.flags(taken, spec)
+    assert "RANDOM-WEIGHTS" not in record.flags(taken, replace(spec, checkpoint="folder"))
+    assert all(meaning(flag) for flag in record.flags(taken, spec))
+
+
+def test_the_cell_of_a_checkpoint_has_its_name_and_no_folder() -> None:
+    taken, spec = generated()
+    cell = record.cell(taken, replace(spec, checkpoint="/home/someone/models/stories"))
+    assert cell["checkpoint"] == "stories" and "someone" not in str(cell)
