@@ -6,7 +6,6 @@ differs ends it with exit code 1.
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,19 +29,19 @@ from entrypoints.supervisor import (
     worker_spec,
 )
 from measurement.audit import (
-    GRADIENT_FLOOR,
     NO_OPTIMISER,
     TOLERANCES,
     UPDATE_TOLERANCES,
     first_difference,
-    first_distance,
+    gradient_difference,
+    update_difference,
 )
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from tracking import write
 
 REFERENCE = "pytorch"
-Difference = Callable[[dict[str, Any], dict[str, Any], float], str | None]
+Difference = Callable[[dict[str, Any], dict[str, Any]], str | None]
 
 
 @dataclass(frozen=True)
@@ -73,20 +72,34 @@ def compare(
         else f"{a['parameters']} against {b['parameters']}"
     )
     add("parameter count", 0.0, count)
-    arrays: list[tuple[str, str, float, Difference]] = [
-        ("outputs", "output of every layer", outputs, first_difference)
+    compared: list[tuple[str, str, float, Difference]] = [
+        (
+            "outputs",
+            "output of every layer",
+            outputs,
+            lambda x, y: first_difference(x, y, outputs),
+        )
     ]
     trained = a["optimiser"] != NO_OPTIMISER
     if trained:
-        floored = functools.partial(first_difference, floor=GRADIENT_FLOOR)
-        updates = UPDATE_TOLERANCES[a["optimiser"]][a["dtype"]]
-        arrays += [
-            ("gradients", "every gradient", gradients, floored),
-            ("updates", "every parameter's update after ten steps", updates, first_distance),
+        optimiser, dtype = a["optimiser"], a["dtype"]
+        compared += [
+            (
+                "gradients",
+                "every gradient",
+                gradients,
+                lambda x, y: gradient_difference(x, y, dtype),
+            ),
+            (
+                "updates",
+                "every parameter's update after ten steps",
+                UPDATE_TOLERANCES[optimiser][dtype],
+                lambda x, y: update_difference(x, y, optimiser, dtype),
+            ),
         ]
-    for kind, what, tolerance, difference in arrays:
+    for kind, what, tolerance, difference in compared:
         with np.load(ours / f"{kind}.npz") as x, np.load(reference / f"{kind}.npz") as y:
-            add(what, tolerance, difference(dict(y), dict(x), tolerance))
+            add(what, tolerance, difference(dict(y), dict(x)))
     ours_losses, reference_losses = (
         {f"loss {i}": np.float64(value) for i, value in enumerate(e["losses"])} for e in (a, b)
     )
