@@ -237,7 +237,7 @@ def run_worker(
     if process.returncode == -signal.SIGKILL and machine.memory_kills() > kills:
         raise OutOfMemory(f"{_out_of_memory(spec)}: the system killed the worker; its log is {log}")
     if result is None or process.returncode != 0:
-        raise TrialFailed(_how_it_died(process.returncode, log))
+        raise TrialFailed(how_it_died(process.returncode, log, spec))
     return result
 
 
@@ -310,13 +310,19 @@ def worker_spec(spec: TrialSpec, action: str, metered: bool = False) -> dict[str
         "threads": threads_of(condition),
         "sizes": spec.sizes,
         "seed": spec.seed,
-        "dataset": spec.dataset,
+        "dataset": _absolute(spec.dataset),
         "data_dir": str(directory(spec.data_dir)),
         "mode": spec.mode,
-        "checkpoint": spec.checkpoint,
+        "checkpoint": _absolute(spec.checkpoint),
         "packages": str(packages) if packages else None,
         "plan": _plan(spec, metered),
     }
+
+
+def _absolute(word: str) -> str:
+    """A file or folder by its whole path: the worker runs elsewhere. Other words as they are."""
+    path = Path(word).expanduser()
+    return str(path.absolute()) if path.exists() else word
 
 
 def _plan(spec: TrialSpec, metered: bool) -> dict[str, Any]:
@@ -335,11 +341,15 @@ def _plan(spec: TrialSpec, metered: bool) -> dict[str, Any]:
 
 def _out_of_memory(spec: dict[str, Any]) -> str:
     """What to say of a worker that had too little memory, with what can be done."""
+    return f"out of memory {_where(spec)}; use a smaller batch or preset"
+
+
+def _where(spec: dict[str, Any]) -> str:
     sizes = spec.get("sizes", {})
     batch = f"batch_size={sizes['batch_size']}" if "batch_size" in sizes else "a batch of 1"
     return (
-        f"out of memory on device={spec.get('device')} with {batch} of {spec.get('workload')} in "
-        f"{spec.get('framework')}; use a smaller batch or preset"
+        f"on device={spec.get('device')} with {batch} of {spec.get('workload')} in "
+        f"{spec.get('framework')}"
     )
 
 
@@ -369,8 +379,13 @@ def _cpu_seconds(pid: int) -> float:
     return float(times.user + times.system)
 
 
-def _how_it_died(code: int, log: Path) -> str:
+def how_it_died(code: int, log: Path, spec: dict[str, Any]) -> str:
+    """The end of a worker in a sentence."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     last = lines[-1][:300] if lines else "no output"
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code == -signal.SIGKILL:
+        how += f" (killed: often the system, out of memory) {_where(spec)}"
+    elif code == -signal.SIGSEGV:  # seen with MLX 0.32.4 on the CPU when an allocation fails
+        how += f" (often memory that could not be had) {_where(spec)}"
     return f"the worker ended with {how}: {last}; its log is {log}"

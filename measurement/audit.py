@@ -32,7 +32,7 @@ UPDATE_TOLERANCES = {
 }
 # Below this share of the largest gradient of all, an array's own gradient is not its scale: what
 # is left there is what rounding left of cancelling terms.
-GRADIENT_FLOOR = 1e-3
+GRADIENT_FLOOR = 1e-6
 NO_OPTIMISER = "none"  # of a generation
 COMPLETION_BOUNDS = (1.6, 2.5)
 RESIDUE_BOUND = 0.5

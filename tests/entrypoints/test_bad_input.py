@@ -9,6 +9,7 @@ import pytest
 
 Run = Callable[..., tuple[int, str, str]]
 SYNTHETIC = ("--preset", "smoke", "--dataset", "synthetic")
+SMALL = ("--preset", "smoke", "--device", "cpu")
 MISTAKES = [
     (("verify", "--workload", "mnits"), "unknown workload 'mnits'; choose one of: "),
     (("study", "--workload", "mnits"), "unknown workload 'mnits'"),
@@ -21,7 +22,7 @@ MISTAKES = [
     (("study", "--pears", "2"), "No such option"),
     (("trial", "mnist", "mlx", "--epochs", "-3"), "-3 is not in the range x>=1"),
     (("trial", "mnist", "mlx", "--epochs", "three"), "'three' is not a valid integer"),
-    (("trial", "mnist", "mlx", "--target", "1.5"), "1.5 is not in the range"),
+    (("trial", "mnist", "mlx", "--target", "1.5"), "expected an accuracy of at most 1"),
     (("trial", "mnist", "mlx", "--target", "0"), "0.0 is not in the range"),
     (("trial", "mnist", "mlx", "--preset", "huge"), "unknown preset 'huge'; choose one of: smoke"),
     (("trial", "mnist", "mlx", "--dataset", "cifar"), "unknown dataset 'cifar'; choose one of"),
@@ -34,6 +35,23 @@ MISTAKES = [
     (("trial", "mnist", "mlx", "--learning_rate", "nan"), "learning_rate=nan"),
     (("trial", "mnist", "mlx", "--price_per_hour", "-1"), "-1.0 is not in the range"),
     (("trial", "mnist", "mlx", "--data_dir", "/no/such/folder"), "/no/such/folder"),
+    (("trial", "mnist", "mlx", "--hidden_size", "many"), "'many' is not a valid integer"),
+    (("trial", "mnist", "mlx", "--mode", "dream"), "'dream' is not one of 'train', 'infer'"),
+    (("trial", "mnist", "mlx", "--checkpoint", "x"), "checkpoint 'x' is no folder"),
+    (("trial", "mnist", "mlx", "--mode", "infer", "--checkpoint", "."), "holds no config.json"),
+    (("trial", "transformer_lm", "mlx", *SMALL, "--heads", "7"), "heads"),
+    (("trial", "transformer_lm", "mlx", *SMALL, "--dataset", "wiki"), "choose one of: ptb"),
+    (("trial", "bert_tiny", "mlx", *SMALL, "--length", "1000"), "1000"),
+    (("trial", "tinyllama", "mlx", *SMALL, "--prompt_tokens", "9000"), "9000"),
+    (("trial", "tinyllama", "mlx", *SMALL, "--checkpoint", "/no/such/folder"), "/no/such/folder"),
+    (("trial", "tinyllama", "mlx", *SMALL, "--epochs", "2"), "No such option"),
+    (("trial", "tinyllama", "mlx", *SMALL, "--dataset", "no.txt"), "no.txt"),
+    (("trial", "whisper_tiny", "mlx", *SMALL, "--dataset", "no.wav"), "no.wav"),
+    (("trial", "whisper_tiny", "mlx", *SMALL, "--dataset", "song.mp3"), "or a file *.wav"),
+    (("study", "--workload", "tinyllama", "--mode", "train", *SMALL), "has: generate"),
+    (("study", "--workload", "mnist,mnits", *SMALL), "unknown workload 'mnits'"),
+    (("study", "--checkpoint", "somewhere", *SMALL), "starts from random weights"),
+    (("study", "--target", "1.5", *SMALL), "expected an accuracy of at most 1"),
     (("analyze", "--study", "never-run"), "no study named 'never-run'"),
     (("register", "--metric", "eval/acuracy"), "eval/acuracy"),
     (("register", "--run_id", "0" * 32), "0" * 32),
