@@ -96,6 +96,8 @@ def resolve(
     Raises InputError with what is known where a name is not.
     """
     config = models.load(workload, "config")
+    if condition.device not in ("auto", "cpu", "gpu"):
+        raise InputError(f"unknown device '{condition.device}'; choose one of: auto, cpu, gpu")
     if preset not in config.PRESETS:
         raise InputError(f"unknown preset '{preset}'; choose one of: {', '.join(config.PRESETS)}")
     known = ", ".join(models.frameworks(workload))
@@ -111,7 +113,6 @@ def resolve(
     for name, value, choices in (
         ("dataset", config.DATASETS[0] if own else dataset, config.DATASETS),
         ("dtype", condition.dtype, config.DTYPES),
-        ("device", condition.device, ("auto", "cpu", "gpu")),
         ("compile", condition.compile, ("auto", "on", "off")),
     ):
         if value not in choices:
@@ -147,7 +148,7 @@ def stored_sizes(workload: str, checkpoint: str, data_dir: str) -> dict[str, Any
 
 def preset_for(workload: str, preset: str, device: str) -> str:
     """`auto` is the workload's size for a device, "cpu" or "gpu"."""
-    if preset != "auto":
+    if preset != "auto" or device not in ("cpu", "gpu"):
         return preset
     return str(models.load(workload, "config").DEFAULT_PRESET[device])
 

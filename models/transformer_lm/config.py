@@ -100,12 +100,15 @@ class Config:
         return (encoding * (2 / self.dimension) ** 0.5).astype(np.float32)
 
     def train_flops_per_item(self) -> int:
-        """Of one sequence; multiply-adds count two. Forward, weight gradients and input gradients
-        of every product. Attention counts all pairs of positions, as is usual (Chowdhery et al.
-        2022, appendix B), though the mask makes half of them unnecessary."""
+        """Forward, weight gradients and input gradients of every product."""
+        return 3 * self.infer_flops_per_item()
+
+    def infer_flops_per_item(self) -> int:
+        """Of one sequence; multiply-adds count two. Attention counts all pairs of positions, as is
+        usual (Chowdhery et al. 2022, appendix B), though the mask makes half of them unnecessary."""
         weights = self.blocks * 12 * self.dimension**2 + VOCABULARY * self.dimension
         pairs = self.blocks * 2 * self.context * self.dimension
-        return 3 * 2 * self.context * (weights + pairs)
+        return 2 * self.context * (weights + pairs)
 
     def tokens_per_item(self) -> int:
         return self.context
