@@ -37,18 +37,18 @@ from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm
 from tracking import names, read, write
 
 
-def default_arms(device: str) -> tuple[list[str], list[dict[str, str]]]:
+def default_arms(device: str, as_shipped: bool = True) -> tuple[list[str], list[dict[str, str]]]:
     """(arms, comparisons). The A/A arm is PyTorch a second time.
 
     On a Linux CPU the MLX wheel multiplies with the reference BLAS, so the headline gives both
-    frameworks the same better library, and two more arms show what pip alone gives.
+    frameworks the same better library; as_shipped: two more arms show what pip alone gives.
     """
     tuned = blas.better() if device == "cpu" and sys.platform == "linux" else None
     suffix = f" blas={tuned}" if tuned else ""
     mlx, torch = f"mlx{suffix}", f"pytorch{suffix}"
     arms = [mlx, torch, f"{torch} {AGAIN}"]
     comparisons = [_pairing(mlx, torch, "headline"), _pairing(arms[2], torch, "resolution")]
-    if tuned:
+    if tuned and as_shipped:
         shipped = ["mlx blas=shipped", "pytorch blas=shipped"]
         arms += shipped
         comparisons += [
@@ -104,7 +104,8 @@ def common_device(asked: str) -> str:
 def design(options: dict[str, Any], base: Condition) -> dict[str, Any]:
     """Everything that is fixed before the first trial."""
     if options["arms"] == "auto":
-        arms, comparisons = default_arms(base.device)
+        as_shipped = models.load(options["workload"], "config").AS_SHIPPED
+        arms, comparisons = default_arms(base.device, as_shipped)
     else:
         arms, comparisons = given_arms(options["arms"], base, models.options(options["workload"]))
     if options["slowdown_percent"]:

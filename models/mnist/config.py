@@ -18,6 +18,8 @@ ITEM = "image"
 KIND = "train"
 DATASETS = ("mnist", "synthetic")
 OWN_DATA = ""
+# Whether a study on a Linux CPU also runs MLX as its wheel ships, on the reference BLAS: minutes here.
+AS_SHIPPED = True
 DTYPES = ("float32", "bfloat16")
 OPTIMISER = "sgd"
 QUALITY = "eval/accuracy"

@@ -56,6 +56,7 @@ def test_every_workload_states_its_sizes(workload):
     else:
         assert config.KIND == "generate"
         assert (Path(str(models.__file__)).parent / workload / "checkpoint.py").exists()
+    assert config.AS_SHIPPED in (True, False)
     assert config.DATASETS[-1] == "synthetic" and len(config.DATASETS) > 1
     assert "float32" in config.DTYPES
     assert len(models.frameworks(workload)) >= 2
