@@ -24,23 +24,19 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks import common
-from benchmarks.mnist_peers import MODES
-from benchmarks.transformer_lm_peers import _arms, _rows, _waited, check_equal_work, ours
-from measurement import blas
+from benchmarks import common, training
+from benchmarks.common import MODES
+from benchmarks.training import Forward, Peers, Step
 from measurement.errors import InputError
 from models.bert_tiny.config import BETAS, CLASSES, EPSILON, PAD, VOCABULARY
 
 WORKLOAD = "bert_tiny"
 SCRIPT = "mlx_models/tiny_bert.py"
-Step = Callable[[Any], float]  # row numbers -> loss
-Forward = Callable[[Any], Any]  # inputs -> answers
 
 
 def check(framework: str, options: argparse.Namespace) -> Path | None:
@@ -267,41 +263,25 @@ def transformers_bert(session: Any) -> tuple[Step, Forward]:
     return step, forward
 
 
-# --- measuring
+def peers(framework: str, options: argparse.Namespace, session: Any) -> tuple[Peers, list[str]]:
+    """(every peer, the names of those that do our work: all)."""
+    path = check(framework, options)
+    if path is None:
+        return {"transformers": transformers_bert(session)}, ["transformers"]
+    script = _script(path)
+    modes = (False,) if session.framework.can_compile() else (False, True)
+    found = {
+        f"MLX-vs-Pytorch, {MODES['on' if compiled else 'off']}": mlx_vs_pytorch(
+            session, script, compiled
+        )
+        for compiled in modes
+    }
+    return found, list(found)
 
 
 def measure(framework: str, options: argparse.Namespace) -> common.Measured:
     """Runs in a process of its own."""
-    blas.load(options.blas)
-    session = common.session(framework, options, workload=WORKLOAD)
-    reason = session.framework.can_compile()
-    common.say(f"{framework}: compiling and warming up")
-    peers: dict[str, tuple[Step, Forward]] = {}
-    if path := check(framework, options):
-        script = _script(path)
-        for compiled in (False,) if reason else (False, True):
-            name = f"MLX-vs-Pytorch, {MODES['on' if compiled else 'off']}"
-            peers[name] = mlx_vs_pytorch(session, script, compiled)
-    else:
-        peers["transformers"] = transformers_bert(session)
-    notes = [check_equal_work(session, name, step) for name, (step, _) in peers.items()]
-    rows = [batch for batch, items in session.batches(0) if items == session.config.batch_size]
-    pairs = session.test[0][0]
-    arms: dict[str, common.Arm] = {}
-    for name, (step, forward) in peers.items():
-        arms |= _arms(name, step, partial(forward, pairs), rows)
-    for mode in ("off",) if reason else ("on", "off"):
-        same = mode == ("on" if session.compiled else "off")
-        found = session if same else common.session(framework, options, mode, WORKLOAD)
-        predict = found.framework.compile_predict(found.twin.predict, found.model, mode == "on")
-        arms |= _arms(MODES[mode], ours(found), partial(_waited, found, predict, pairs), rows)
-    for warm in arms.values():
-        warm()
-    samples = common.interleave(arms, options.pairs, options.seed, framework)
-    if reason:
-        notes.append(f"compiled modes not measured: {reason}")
-    table = _rows(framework, session, samples, list(peers))
-    return common.Measured(framework, session.conditions(), samples, table, notes)
+    return training.measure(framework, options, WORKLOAD, partial(peers, framework, options))
 
 
 def main() -> int:

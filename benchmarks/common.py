@@ -28,6 +28,8 @@ from measurement.schedule import Condition
 FRAMEWORKS = ("mlx", "pytorch")
 Samples = dict[str, list[float]]
 Arm = Callable[[], dict[str, float]]  # one sample: series name -> seconds
+Verdict = Callable[[Ratio], str]
+MODES = {"on": "compiled", "off": "eager"}
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,26 @@ def limits(ratio: Ratio) -> tuple[float, float]:
     """The 95 % interval; it exists, because `main` asks for six pairs."""
     assert ratio.low is not None and ratio.high is not None
     return ratio.low, ratio.high
+
+
+def versus_peer(ratio: Ratio) -> str:
+    low, high = limits(ratio)
+    if high < 1:
+        return "faster"
+    return "SLOWER" if low > 1 else "no difference shown"
+
+
+def default(compiled: bool) -> Verdict:
+    """Says whether the twin's FASTER_COMPILED is the faster mode."""
+
+    def verdict(ratio: Ratio) -> str:
+        low, high = limits(ratio)
+        if low <= 1 <= high:
+            return "no difference shown"
+        faster = "compiled" if high < 1 else "eager"
+        return f"{faster} is faster" + ("" if (high < 1) == compiled else ", NOT THE DEFAULT")
+
+    return verdict
 
 
 def say(line: str) -> None:

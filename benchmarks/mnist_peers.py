@@ -34,9 +34,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.statistics import Ratio
 from benchmarks import common, peers
-from benchmarks.common import Samples
+from benchmarks.common import MODES, Samples, Verdict, default, versus_peer
 from benchmarks.peers import Peer
 from entrypoints.session import Session
 from measurement import blas, trial
@@ -47,8 +46,6 @@ CHECKED_STEPS = 20
 ACCURACY_NOISE = 0.03
 ACCURACY_EPOCHS = 10  # as both scripts train
 SAMPLE_SECONDS = 0.05  # of one inference sample, reached by repeating
-Verdict = Callable[[Ratio], str]
-MODES = {"on": "compiled", "off": "eager"}
 
 
 def check_equal_work(session: Session, peer: Peer) -> str:
@@ -80,7 +77,7 @@ def check_accuracy(session: Session, peer: Peer, epochs: int) -> str:
         peer.train(peer.shuffled())
         for batch, _ in session.batches(epoch):
             session.step(batch)
-    logits = session.framework.read(peer.model(session.test))
+    logits = session.framework.read(peer.model(session.test[0][0]))
     theirs, ours = float(np.mean(logits.argmax(1) == session.test_labels)), session.evaluate()
     text = f"test accuracy after {epochs} epochs: ours {ours:.4f}, the peer's {theirs:.4f}"
     if abs(ours - theirs) > ACCURACY_NOISE:
@@ -172,7 +169,7 @@ def _inference_arms(
 ) -> dict[str, common.Arm]:
     items, framework = next(iter(session.data.test.values())), session.framework
     calls: dict[str, Callable[[int], Any]] = {
-        f"all, {mode}": lambda i: framework.wait(predict(session.test)),
+        f"all, {mode}": lambda i: framework.wait(predict(session.test[0][0])),
         f"one, {mode}": lambda i: framework.read(predict(framework.put(items[i : i + 1]))),
     }
     return {name: inference_arm(session, name, call) for name, call in calls.items()}
@@ -204,26 +201,6 @@ def _rows(framework: str, session: Session, samples: Samples) -> list[common.Row
             ("one, compiled", "one, eager", "inference, one: compiled / eager", default(inference)),
         ]
     return [common.compare(framework, samples, *entry) for entry in found]
-
-
-def versus_peer(ratio: Ratio) -> str:
-    low, high = common.limits(ratio)
-    if high < 1:
-        return "faster"
-    return "SLOWER" if low > 1 else "no difference shown"
-
-
-def default(compiled: bool) -> Verdict:
-    """Says whether the twin's FASTER_COMPILED is the faster mode."""
-
-    def verdict(ratio: Ratio) -> str:
-        low, high = common.limits(ratio)
-        if low <= 1 <= high:
-            return "no difference shown"
-        faster = "compiled" if high < 1 else "eager"
-        return f"{faster} is faster" + ("" if (high < 1) == compiled else ", NOT THE DEFAULT")
-
-    return verdict
 
 
 def checkout(framework: str, options: argparse.Namespace) -> Path:

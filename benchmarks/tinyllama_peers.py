@@ -18,42 +18,15 @@ left of it when the clock stops is waited for outside.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
-from collections.abc import Callable, Iterator
-from time import perf_counter
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from benchmarks import common
-from benchmarks.common import Samples
-from benchmarks.mnist_peers import MODES, Verdict, default, versus_peer
-from measurement import blas
-from measurement.errors import InputError
+from benchmarks import common, generating
+from benchmarks.generating import Generate
 
 WORKLOAD = "tinyllama"
 PACKAGES = {"mlx": "mlx_lm", "pytorch": "transformers"}
-Generate = Callable[[int], Iterator[Any]]  # number of a prompt -> its tokens, each when it is there
-
-
-def ours(session: Any, compiled: bool) -> Generate:
-    framework, twin, config = session.framework, session.twin, session.config
-    begin = framework.compile_predict(
-        lambda model, inputs: twin.begin(model, inputs, config.capacity()), session.model, compiled
-    )
-    advance = framework.compile_predict(twin.advance, session.model, compiled)
-
-    def generate(item: int) -> Iterator[Any]:
-        token, _, cache = begin(session.inputs[item])
-        framework.wait(token, cache)
-        yield token
-        for _ in range(config.decode_tokens - 1):
-            token, _, cache = advance(token, cache)
-            yield token
-        framework.wait(token, cache)
-
-    return generate
 
 
 def transformers_llama(session: Any) -> dict[str, Generate]:
@@ -145,119 +118,16 @@ def mlx_lm_llama(session: Any) -> dict[str, Generate]:
     return {"mlx_lm loop": loop, "mlx_lm generate_step": step}
 
 
-def tokens_of(session: Any, generate: Generate, item: int) -> list[int]:
-    read = session.framework.read
-    return [
-        token if isinstance(token, int) else int(np.reshape(read(token), -1)[0])
-        for token in generate(item)
-    ]
-
-
-def check_equal_work(session: Any, arms: dict[str, Generate]) -> str:
-    """Every arm's tokens for every prompt; InputError when one differs."""
-    first, *others = arms
-    for item in range(len(session.inputs)):
-        expected = tokens_of(session, arms[first], item)
-        for name in others:
-            found = tokens_of(session, arms[name], item)
-            if found != expected:
-                at = next((i for i, pair in enumerate(zip(found, expected, strict=False))
-                           if pair[0] != pair[1]), min(len(found), len(expected)))  # fmt: skip
-                raise InputError(
-                    f"{name} makes other tokens than {first} from token {at} of prompt {item} on:"
-                    " other work"
-                )
-    count = len(session.inputs) * session.config.decode_tokens
-    return (
-        f"equal work: all {count} tokens of {len(session.inputs)} prompts are the same in every arm"
-    )
-
-
-def arm(session: Any, name: str, generate: Generate) -> common.Arm:
-    """A sample: one prompt, the next one each time."""
-    turn = [0]
-
-    def sample() -> dict[str, float]:
-        item, turn[0] = turn[0] % len(session.inputs), turn[0] + 1
-        start = perf_counter()
-        tokens = generate(item)
-        next(tokens)
-        first = perf_counter()
-        for _ in tokens:
-            pass
-        end = perf_counter()
-        session.framework.wait()
-        return {
-            f"{name}, prompt": first - start,
-            f"{name}, decoding": end - first,
-            f"{name}, whole": end - start,
-        }
-
-    return sample
-
-
 def measure(framework: str, options: argparse.Namespace) -> common.Measured:
     """Runs in a process of its own."""
-    blas.load(options.blas)
-    session = common.session(framework, options, workload=WORKLOAD)
-    reason = session.framework.can_compile()
-    common.say(f"{framework}: compiling and comparing tokens")
-    make = {"mlx": mlx_lm_llama, "pytorch": transformers_llama}[framework]
-    modes = {MODES[mode]: ours(session, mode == "on") for mode in (("off",) if reason else MODES)}
-    peers = make(session)
-    notes = [check_equal_work(session, {**modes, **peers})]
-    arms = {name: arm(session, name, generate) for name, generate in {**modes, **peers}.items()}
-    samples = common.interleave(arms, options.pairs, options.seed, framework)
-    if reason:
-        notes.append(f"compiled modes not measured: {reason}")
-    table = _rows(framework, session, samples, list(peers))
-    return common.Measured(framework, session.conditions(), samples, table, notes)
-
-
-def _rows(framework: str, session: Any, samples: Samples, peers: list[str]) -> list[common.Row]:
-    mode = {True: "compiled", False: "eager"}
-    parts = {"prompt": session.compiled, "decoding": session.compiled_inference}
-    found: list[tuple[str, str, str, Verdict]] = []
-    for name in peers:
-        if name.endswith(" generate"):
-            same = mode[session.compiled] if len(set(parts.values())) == 1 else None
-            if same:
-                found.append(
-                    (
-                        f"{same}, whole",
-                        f"{name}, whole",
-                        f"whole: ours ({same}) / {name}",
-                        versus_peer,
-                    )
-                )
-            continue
-        for part, compiled in parts.items():
-            found.append(
-                (
-                    f"{mode[compiled]}, {part}",
-                    f"{name}, {part}",
-                    f"{part}: ours ({mode[compiled]}) / {name}",
-                    versus_peer,
-                )
-            )
-    if "compiled, prompt" in samples:
-        for part, compiled in parts.items():
-            found.append(
-                (
-                    f"compiled, {part}",
-                    f"eager, {part}",
-                    f"{part}: compiled / eager",
-                    default(compiled),
-                )
-            )
-    return [common.compare(framework, samples, *entry) for entry in found]
+    peers = {"mlx": mlx_lm_llama, "pytorch": transformers_llama}[framework]
+    labels = {"prompt": "prompt", "decoding": "decoding"}
+    return generating.measure(framework, options, WORKLOAD, peers, labels)
 
 
 def installed(framework: str, options: argparse.Namespace) -> None:
     """InputError when the peer's package is missing."""
-    if importlib.util.find_spec(PACKAGES[framework]) is None:
-        package = PACKAGES[framework].replace("_", "-")
-        raise InputError(f"the peer of {framework} is missing; pip install {package}")
+    generating.check_installed(framework, PACKAGES[framework])
 
 
 def main() -> int:

@@ -17,16 +17,12 @@ window: seconds to its first token (spectrum, encoder, start tokens), and from t
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks import common
-from benchmarks.mnist_peers import MODES, Verdict, default, versus_peer
-from benchmarks.tinyllama_peers import Generate, arm, check_equal_work, ours
-from measurement import blas
-from measurement.errors import InputError
+from benchmarks import common, generating
+from benchmarks.generating import Generate
 from models.whisper_tiny.config import MEL_BANDS
 
 WORKLOAD = "whisper_tiny"
@@ -121,38 +117,13 @@ def mlx_whisper(session: Any) -> dict[str, Generate]:
 
 def measure(framework: str, options: argparse.Namespace) -> common.Measured:
     """Runs in a process of its own."""
-    blas.load(options.blas)
-    session = common.session(framework, options, workload=WORKLOAD)
-    reason = session.framework.can_compile()
-    common.say(f"{framework}: compiling and comparing tokens")
-    modes = {MODES[mode]: ours(session, mode == "on") for mode in (("off",) if reason else MODES)}
-    peers = {"mlx": mlx_whisper, "pytorch": openai_whisper}[framework](session)
-    notes = [check_equal_work(session, {**modes, **peers})]
-    arms = {name: arm(session, name, generate) for name, generate in {**modes, **peers}.items()}
-    samples = common.interleave(arms, options.pairs, options.seed, framework)
-    if reason:
-        notes.append(f"compiled modes not measured: {reason}")
-    own = dict(zip(PHASES, (session.compiled, session.compiled_inference), strict=True))
-    mode = {True: "compiled", False: "eager"}
-    found: list[tuple[str, str, str, Verdict]] = []
-    for peer in peers:
-        for phase, compiled in own.items():
-            label = f"{PHASES[phase]}: ours ({mode[compiled]}) / {peer}"
-            series = f"{mode[compiled]}, {phase}", f"{peer}, {phase}"
-            found.append((*series, label, versus_peer))
-    if not reason:
-        for phase, compiled in own.items():
-            label = f"{PHASES[phase]}: compiled / eager"
-            found.append((f"compiled, {phase}", f"eager, {phase}", label, default(compiled)))
-    rows = [common.compare(framework, samples, *entry) for entry in found]
-    return common.Measured(framework, session.conditions(), samples, rows, notes)
+    peers = {"mlx": mlx_whisper, "pytorch": openai_whisper}[framework]
+    return generating.measure(framework, options, WORKLOAD, peers, PHASES)
 
 
 def installed(framework: str, options: argparse.Namespace) -> None:
     """InputError when the peer's package is missing."""
-    if importlib.util.find_spec(PACKAGES[framework]) is None:
-        package = {"mlx": "mlx-whisper", "pytorch": "openai-whisper"}[framework]
-        raise InputError(f"the peer of {framework} is missing; pip install {package}")
+    generating.check_installed(framework, PACKAGES[framework])
 
 
 def main() -> int:

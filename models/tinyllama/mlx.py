@@ -11,7 +11,7 @@ from models.layers.mlx import attend, split, store
 from models.tinyllama.config import Config
 
 # (begin, advance): the mode measured faster on a CPU, see benchmarks/tinyllama_peers.py.
-FASTER_COMPILED = (False, True)
+FASTER_COMPILED = (False, False)
 Rotation = tuple[mx.array, mx.array]  # periods (size / 2,) and the first position (1,)
 Layer = tuple[mx.array, mx.array]  # keys and values (n, key heads, s, size)
 Cache = tuple[list[Layer], mx.array]  # of every layer, and the next position (1,)

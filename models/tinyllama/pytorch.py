@@ -11,7 +11,7 @@ from models.layers.pytorch import attend, split, store
 from models.tinyllama.config import Config
 
 # (begin, advance): the mode measured faster on a CPU, see benchmarks/tinyllama_peers.py.
-FASTER_COMPILED = (False, False)
+FASTER_COMPILED = (False, True)
 Rotation = tuple[torch.Tensor, torch.Tensor]  # cosines and sines (t, size)
 Layer = tuple[torch.Tensor, torch.Tensor]  # keys and values (n, key heads, s, size)
 Cache = tuple[list[Layer], torch.Tensor]  # of every layer, and the next position (1,)

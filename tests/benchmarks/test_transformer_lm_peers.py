@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import frameworks
-from benchmarks import common, transformer_lm_peers
+from benchmarks import common, training, transformer_lm_peers
 from measurement.errors import InputError
 
 needs_all = pytest.mark.skipif(
@@ -39,12 +39,10 @@ def test_a_peer_with_other_losses_is_refused_before_anything_is_timed(name):
     session = common.session(name, options(), "off", "transformer_lm")
     same = common.session(name, options(), "off", "transformer_lm")
     same.reset()
-    note = transformer_lm_peers.check_equal_work(session, "a copy", transformer_lm_peers.ours(same))
+    note = training.check_equal_work(session, "a copy", training.ours(same))
     assert "equal work, a copy" in note
     with pytest.raises(InputError, match="a copy that went on: the losses of the first steps"):
-        transformer_lm_peers.check_equal_work(
-            session, "a copy that went on", transformer_lm_peers.ours(same)
-        )
+        training.check_equal_work(session, "a copy that went on", training.ours(same))
 
 
 def test_a_script_is_imported_without_being_run(tmp_path: Path):

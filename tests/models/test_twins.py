@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from twins import (
     ITEMS,
@@ -112,6 +112,7 @@ def test_mnist_twins_agree_at_any_size(hidden_size, layers, batch_size, learning
     )
     initial = draw(config.parameters(), seed)
     theirs, ours = (evidence("mnist", n, config, initial=initial) for n in (REFERENCE, "mlx"))
+    assume(max(theirs.losses) < 5)  # a training that explodes blows rounding up with it
     assert_equal(theirs, ours)
 
 
