@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
+import models
 from entrypoints import study
 from tests.entrypoints.conftest import ROOT, invoke
-from tracking import read
+from tracking import names, read
+
+Run = Callable[..., tuple[int, str, str]]
 
 TINY = (
     "--name", "tiny", "--arms", "mlx, mlx threads=1", "--pairs", "2", "--epochs", "1", "--preset",
@@ -70,3 +75,47 @@ def test_default_arms_compare_like_with_like() -> None:
     arms, comparisons = study.default_arms("gpu")
     assert arms == ["mlx", "pytorch", "pytorch (again)"]
     assert [pairing["role"] for pairing in comparisons] == ["headline", "resolution"]
+
+
+# --- workloads of every kind
+
+
+ASKED = {
+    "name": "auto", "mode": "auto", "preset": "auto", "arms": "mlx, pytorch", "pairs": 2,
+    "epochs": "auto", "device": "cpu", "dtype": "float32", "threads": 0, "dataset": "auto",
+    "checkpoint": "random", "data_dir": "auto", "seed": 0, "target": "auto", "margin": 0.05,
+    "price_per_hour": 0.0, "slowdown_percent": 0.0, "until_resolved": False, "gap_seconds": 0.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("workload", models.names())
+def test_auto_is_what_workload_and_device_say(workload: str) -> None:
+    config = models.load(workload, "config")
+    found, base = study.complete(ASKED | {"workload": workload})
+    assert found["preset"] == config.DEFAULT_PRESET["cpu"] and base.device == "cpu"
+    assert found["dataset"] == config.DATASETS[0] and found["mode"] == config.KIND
+    plan = study.design(found, base)
+    assert plan["metric"] == names.PRIMARY[config.KIND]
+    trained = config.KIND == "train"
+    assert plan["quality"] == (config.QUALITY if trained else "none")
+    assert (plan["epochs"] > 0) == (plan["target"] > 0) == trained
+    assert "auto" not in json.dumps({k: v for k, v in plan.items() if k != "condition"})
+
+
+def test_a_design_names_no_folder() -> None:
+    asked = ASKED | {"workload": "tinyllama", "checkpoint": "/home/someone/stories"}
+    found, base = study.complete(asked)
+    assert study.design(found, base)["checkpoint"] == "stories"
+    assert study.sources_of(found).checkpoint == "/home/someone/stories"
+
+
+def test_two_workloads_make_two_studies_and_one_report(store: Path, run: Run) -> None:
+    small = ("--preset", "smoke", "--dataset", "synthetic", "--device", "cpu", "--pairs", "1")
+    code, out, err = run(
+        "study", "--workload", "tinyllama,mnist", "--arms", "mlx compile=off, mlx threads=1",
+        *small, "--name", "both", "--gap_seconds", "0",
+    )  # fmt: skip
+    assert code == 0, err
+    assert {s.name for s in read.studies()} == {"tinyllama-both", "mnist-both"}
+    (report,) = Path("results").rglob("workloads.csv")
+    assert "tinyllama" in report.read_text() and "mnist" in report.read_text()
