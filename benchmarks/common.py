@@ -110,7 +110,12 @@ def main(
         return 2
     print(_text(title, results))
     if options.output:
-        values = {key: str(value) for key, value in vars(options).items() if key != "output"}
+        # Of a path its last name: where it lies here is nobody's business.
+        values = {
+            key: Path(value).name if os.path.exists(str(value)) else str(value)
+            for key, value in vars(options).items()
+            if key != "output"
+        }
         facts = {"options": values, "machine": machine.facts()}
         document = {**facts, "results": [_plain(result) for result in results]}
         options.output.write_text(json.dumps(document, indent=1) + "\n")
