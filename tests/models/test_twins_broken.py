@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from twins import (
     REFERENCE,
+    TRAINED,
     config_of,
     evidence,
     needs_all,
+    session,
     source,
 )
 
@@ -22,6 +24,7 @@ from measurement.audit import (
     first_difference,
     first_distance,
     parity_difference,
+    update_difference,
 )
 from measurement.evidence import Evidence
 from models.parameters import draw
@@ -178,3 +181,25 @@ def test_a_step_twice_as_long_is_refused_in_bfloat16_too():
     assert parity_difference(a.summary(), b.summary()) is not None
     updates = UPDATE_TOLERANCES["sgd"]["bfloat16"]
     assert first_distance(a.updates, b.updates, updates) is not None
+
+
+@needs_all
+@pytest.mark.parametrize("workload", TRAINED)
+@pytest.mark.parametrize("name", ["mlx", "pytorch"])
+def test_one_dropped_batch_of_ten_is_refused(workload, name):
+    """The third batch is never trained on; its loss is made up from the one before."""
+    config = config_of(workload)
+    reference = evidence(workload, "mlx" if name == "pytorch" else "pytorch", config)
+    opened = session(workload, name, config)
+    once, losses = opened.step, []
+
+    def step(rows):
+        losses.append(losses[-1] if len(losses) == 2 else once(rows))
+        return losses[-1]
+
+    opened.step = step
+    broken = opened.evidence()
+    assert len(losses) == len(broken.losses) == 10
+    said = update_difference(reference.updates, broken.updates, broken.optimiser, "float32")
+    assert said is not None
+    assert parity_difference(reference.summary(), broken.summary()) is not None
