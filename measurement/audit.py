@@ -183,11 +183,12 @@ def completion(
     clock: Callable[[], float],
     seconds: float,
     most: int = 4096,
+    repetitions: int = 5,
 ) -> tuple[float, float]:
     """(time of 2k steps / time of k steps, what was left to do when they were timed / their time).
 
-    k is chosen so that k steps take about `seconds`, and is at most `most`; medians of five
-    interleaved repetitions. A barrier that does not wait gives a ratio near 1, or a read-back that
+    k is chosen so that k steps take about `seconds`, and is at most `most`; medians of
+    `repetitions`, interleaved. A barrier that does not wait gives a ratio near 1, or a read-back that
     takes longer than a second one right after it: what it takes longer is the work left over.
     Steps that take no time at all give (0, inf).
     """
@@ -196,7 +197,7 @@ def completion(
         steps *= 2
     read_back()
     single, double, residue = [], [], []
-    for _ in range(5):
+    for _ in range(repetitions):
         single.append(timed_steps(steps))
         copies = []
         for _ in range(2):

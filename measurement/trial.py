@@ -42,6 +42,7 @@ class Plan:
     target_is_floor: bool = True  # met at or above it (accuracy); False: at or below (perplexity)
     warmup_steps: int = 20
     audit_seconds: float = 0.1
+    audit_repetitions: int = 5
     waited_steps: int = 200
     latency_warmup_calls: int = 50
     latency_calls: int = 300
@@ -139,6 +140,7 @@ def run(
         lambda: work.read_parameters(),
         clock,
         plan.audit_seconds,
+        repetitions=plan.audit_repetitions,
     )
     full = [batch for batch, items in work.batches(0) if items == first_epoch[0][1]]
     step_seconds = [timed([batch])[0] for batch in _cycle(full, plan.waited_steps)]

@@ -159,6 +159,7 @@ PLANS: dict[str, dict[str, float]] = {
     "cpu": {
         "warmup_steps": 2,
         "audit_seconds": 0.0,  # one step against two
+        "audit_repetitions": 3,
         "waited_steps": 2,
         "latency_warmup_calls": 2,
         "latency_calls": 20,
