@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 # Relative tolerances of the evidence by dtype as run: (outputs, gradients, losses).
-# float32 differs by the order of additions; bfloat16 keeps 8 bits of every product's result.
+# float32 differs by the order of additions; bfloat16 keeps 8 bits of every product's result. Seen on
+# an H200: outputs 4.1e-2 apart in 22 layers, each as far from float32; MLX adds bfloat16 columns
+# in bfloat16, which puts the gradient of a bias over 32,768 rows 0.25 of its norm off.
 TOLERANCES = {
     "float32": (1e-5, 1e-4, 1e-5),
-    "bfloat16": (3e-2, 1.5e-1, 2e-2),
+    "bfloat16": (6e-2, 3e-1, 2e-2),
     "float16": (4e-3, 2e-2, 3e-3),
 }
 # Of the updates that ten steps made, by optimiser. In 16 bits an update is a few units in the last
@@ -30,6 +32,10 @@ UPDATE_TOLERANCES = {
     "sgd": {"float32": 1e-4, "bfloat16": 0.4, "float16": 0.05},
     "adamw": {"float32": 2e-2, "bfloat16": 0.45, "float16": 0.3},
 }
+# Of a float32 gradient by norm, where single elements are further apart. In 4 sequences of a language
+# model of 12 blocks 3 to 9 of 16.8 million inputs of a ReLU had another sign than in float64: PyTorch's
+# float32 gradients were up to 4.9e-4 of their norm off, MLX's less, and with GELU both within 6e-6.
+KINK_TOLERANCE = 1e-3
 # Below this share of the largest gradient of all, an array's own gradient is not its scale: what
 # is left there is what rounding left of cancelling terms.
 GRADIENT_FLOOR = 1e-6
@@ -159,7 +165,7 @@ def parity_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) 
     scales = [("output", outputs)]
     if optimiser != NO_OPTIMISER:
         updates = UPDATE_TOLERANCES[optimiser][a["dtype"]]
-        scales += [("gradient", gradients), ("update", updates)]
+        scales += [("gradient", max(gradients, KINK_TOLERANCE)), ("update", updates)]
     for name, tolerance in scales:
         if not (_finite(a.get(name), 2) and _finite(b.get(name), 2)):
             return f"the evidence differs in {name}: {a.get(name)} against {b.get(name)}"
@@ -247,12 +253,15 @@ def first_distance(
 
 
 def gradient_difference(a: Mapping[str, Any], b: Mapping[str, Any], dtype: str) -> str | None:
-    """The first gradient that differs; None when all agree. In 16 bits by norm: next to a ReLU's
-    kink single elements differ by a fifth of the largest, from float32's too."""
+    """The first gradient that differs; None when all agree: element by element, or else by norm,
+    see KINK_TOLERANCE; in 16 bits by norm alone."""
     tolerance = TOLERANCES[dtype][1]
-    if dtype == "float32":
-        return first_difference(a, b, tolerance, GRADIENT_FLOOR)
-    return first_distance(a, b, tolerance)
+    if dtype != "float32":
+        return first_distance(a, b, tolerance)
+    said = first_difference(a, b, tolerance, GRADIENT_FLOOR)
+    if said is None or first_distance(a, b, KINK_TOLERANCE, GRADIENT_FLOOR) is None:
+        return None
+    return said
 
 
 def update_difference(

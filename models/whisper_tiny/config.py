@@ -290,6 +290,6 @@ PRESETS = {"smoke": SMOKE, "cpu": Config(), "study": Config()}
 DEFAULT_PRESET = {"cpu": "cpu", "gpu": "study"}
 PLANS: dict[str, dict[str, float]] = {
     "smoke": {"passes": 2, "latency_passes": 1, "audit_seconds": 0.02, "ceiling_seconds": 0.02},
-    "cpu": {"passes": 5, "latency_passes": 2},
+    "cpu": {"passes": 5, "latency_passes": 3},
     "study": {"passes": 20, "latency_passes": 4},
 }
