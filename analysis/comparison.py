@@ -45,6 +45,12 @@ COMPARED = (
     "inference/latency_seconds_p90",
     "inference/latency_seconds_p99",
     "inference/items_per_second",
+    "stream/total_seconds",
+    "stream/first_update_seconds",
+    "stream/update_seconds_p50",
+    "stream/update_seconds_p90",
+    "stream/update_seconds_p99",
+    "stream/updates_per_second",
     "target/seconds",
     "memory/process_peak_bytes",
     "memory/device_peak_bytes",
@@ -56,7 +62,7 @@ COMPARED = (
 )
 """Metrics that are divided where a study has them; device memory only within one framework."""
 
-SLOWED_UNITS = ("s", "items/s", "tokens/s")
+SLOWED_UNITS = ("s", "items/s", "tokens/s", "updates/s")
 """What a slowdown on purpose changes by a known factor."""
 
 SHOWN = (
@@ -65,13 +71,18 @@ SHOWN = (
     "eval/accuracy",
     "eval/perplexity",
     "inference/output_tokens",
+    "eval/quality_before",
     "train/loss",
     "hardware/cpu_percent_mean",
     "hardware/gpu_percent_mean",
 )
 """Metrics shown per arm. Quality is not divided: it is evidence of equal work, not a race."""
 
-PERCENTILES = ("inference/latency_seconds_p", "inference/token_seconds_p")
+PERCENTILES = (
+    "inference/latency_seconds_p",
+    "inference/token_seconds_p",
+    "stream/update_seconds_p",
+)
 """Of the single calls that a receipt counts."""
 
 
@@ -202,9 +213,8 @@ def _short_flags(table: Table, arm: str) -> tuple[Flag, ...]:
 def _ratio(metric: str, first: list[float], second: list[float], pairs: fairness.Pairs) -> Ratio:
     if not metric.startswith(PERCENTILES):
         return statistics.paired_ratio(first, second)
-    calls = min(
-        int(row.receipt["latency_calls"]) for _, a, b in pairs for row in (a, b) if row.receipt
-    )
+    counted = "steps" if metric.startswith("stream/") else "latency_calls"
+    calls = min(int(row.receipt[counted]) for _, a, b in pairs for row in (a, b) if row.receipt)
     return statistics.percentile_ratio(first, second, calls, int(metric.rsplit("_p", 1)[1]))
 
 

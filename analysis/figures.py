@@ -93,6 +93,15 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
             ),
         ),
         (
+            "update_latency",
+            "Latency of an update: share of updates done within a time",
+            "Empirical distribution of the time of single updates, one line a trial, coloured by arm.",
+            trial_figures.has(samples, "update_seconds"),
+            lambda theme: trial_figures.latency(
+                findings, samples, "update_seconds", "an update", theme
+            ),
+        ),
+        (
             "latency",
             "Latency of one item: share of calls answered within a time",
             "Empirical distribution of single-item latencies, one line a trial, coloured by arm.",

@@ -294,6 +294,11 @@ TRIAL_REMEDIES = {
         "Look at the barrier of the adapter, or repeat on a quiet machine.",
     ),
     "DIRTY-TREE": ("ran code that is in no commit", "Commit, then measure."),
+    "DROPOUT": (
+        "trained with dropout, whose masks no two frameworks draw alike: the evidence of equal work is "
+        "that of the same network without",
+        "Leave out dropout.",
+    ),
     "SYNTHETIC": ("used generated data, as asked for", "Leave out dataset for the real one."),
     "BATTERY": ("ran on battery", "Plug the machine in."),
     "LOW-POWER": ("ran in low power mode", "Switch it off."),

@@ -31,8 +31,14 @@ ARM_COLUMNS = (
     "inference/real_time_factor",
     "inference/latency_seconds_p50",
     "inference/latency_seconds_p90",
+    "stream/total_seconds",
+    "stream/update_seconds_p50",
+    "stream/update_seconds_p90",
+    "stream/update_seconds_p99",
+    "stream/updates_per_second",
     "memory/process_peak_bytes",
     "energy/joules",
+    "eval/quality_before",
     *QUALITIES,
 )
 """Those that an arm has are shown for each arm."""
@@ -44,6 +50,7 @@ ARM_LINE = (
     "inference/encode_seconds",
     "inference/decode_tokens_per_second",
     "inference/latency_seconds_p50",
+    "stream/total_seconds",
     *QUALITIES,
 )
 

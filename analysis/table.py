@@ -185,7 +185,17 @@ def _twice_known(row: Row) -> Iterator[tuple[float, float, float, str]]:
 
 
 def _is_amount(name: str) -> bool:
-    return name.split("/")[0] in {"train", "inference", "memory", "target"} and name != "train/loss"
+    return (
+        name.split("/")[0]
+        in {
+            "train",
+            "inference",
+            "stream",
+            "memory",
+            "target",
+        }
+        and name != "train/loss"
+    )
 
 
 def _check_one_condition(study: str, arm: str, rows: list[Row]) -> None:

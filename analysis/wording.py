@@ -25,7 +25,12 @@ KNOWN_TRUTH = frozenset({"resolution", "injected"})
 QUESTIONS = frozenset({"headline", "version", "sweep"})
 """Roles of the pairings a study was made for: they are tested as one declared family."""
 
-MODES = {"train": "training", "infer": "inference", "generate": "generation"}
+MODES = {
+    "train": "training",
+    "infer": "inference",
+    "generate": "generation",
+    "stream": "continuous learning",
+}
 """What the trials of a study did, by its mode."""
 
 # group or full name of a metric -> what the better arm does

@@ -11,7 +11,7 @@ import numpy as np
 
 import models
 from entrypoints.supervisor import ROOT, Measured, TrialSpec, threads_of
-from entrypoints.values import energy_share, of, timed_seconds
+from entrypoints.values import by_batch, energy_share, of, timed_seconds
 from entrypoints.worker import TEXT
 from measurement import machine
 from tracking import names, write
@@ -39,6 +39,8 @@ def flags(measured: Measured, spec: TrialSpec) -> list[str]:
         found.append("DIVERGED")
     if spec.mode == "generate" and spec.checkpoint == "random":
         found.append("RANDOM-WEIGHTS")
+    if spec.sizes.get("dropout"):
+        found.append("DROPOUT")
     if spec.dataset == "synthetic":
         found.append("SYNTHETIC")
     if machine.commit(ROOT)[1]:
@@ -87,7 +89,8 @@ def values(
 def points(
     measured: Measured, spec: TrialSpec, run_level: Mapping[str, float]
 ) -> list[write.Point]:
-    """Epoch metrics at their own times, then the run-level values."""
+    """Epoch metrics at their own times, throughput by batch size (the step), then the run-level
+    values."""
     found = []
     epochs = [event for event in measured.events if event["event"] == "epoch"]
     for event in epochs:
@@ -101,6 +104,10 @@ def points(
             write.Point(quality_name(spec), event["quality"], step, when),
         ]
     last = epochs[-1]["time"] if epochs else measured.start_seconds
+    found += [
+        write.Point("inference/batch_items_per_second", rate, size, last)
+        for size, rate in by_batch(measured.result["trial"]).items()
+    ]
     return found + [write.Point(name, float(value), 0, last) for name, value in run_level.items()]
 
 
@@ -227,7 +234,12 @@ def _note(
 ) -> str:
     """The run's description in the UI, Markdown."""
     mode = condition["mode"]
-    verb = {"train": "trains", "infer": "runs", "generate": "generates with"}[mode]
+    verb = {
+        "train": "trains",
+        "infer": "runs",
+        "generate": "generates with",
+        "stream": "goes on training",
+    }[mode]
     lines = [
         f"**{condition['framework']} {condition['version_framework']}** {verb} `{condition['workload']}` "
         f"on the {condition['device'].upper()}, {condition['dtype']}, BLAS {condition['blas_loaded']}, "
@@ -251,6 +263,13 @@ def sentence(mode: str, condition: Mapping[str, str], found: Mapping[str, float]
             f"{found['inference/token_seconds_p50'] * 1e3:.1f} ms a token (p90 "
             f"{found['inference/token_seconds_p90'] * 1e3:.1f} ms); timed generations took "
             f"{found['inference/total_seconds']:.2f} s."
+        )
+    if mode == "stream":
+        return (
+            f"**{found['stream/updates_per_second']:,.1f} updates/s**, one at a time: "
+            f"{found['stream/update_seconds_p50'] * 1e3:.2f} ms each (p90 "
+            f"{found['stream/update_seconds_p90'] * 1e3:.2f} ms, p99 "
+            f"{found['stream/update_seconds_p99'] * 1e3:.2f} ms)."
         )
     inference = (
         f"one item in {found['inference/latency_seconds_p50'] * 1e6:,.0f} us (p90 "

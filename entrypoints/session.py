@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 import frameworks
 import models
-from measurement import generation, trial
+from measurement import generation, streaming, trial
 from measurement.errors import InputError
 from measurement.evidence import (
     PROBE_SEED,
@@ -84,18 +84,20 @@ class Session(_Base):
         )
         put = self.framework.put
         self.train = [put(array) for array in self.data.train.values()]
+        self._portion = 0  # whose arrays `train` are
         self.test_items, self.test_labels = self.data.test.values()
         size = self.config.inference_batch()
         self.test = [
             tuple(put(array[start : start + size]) for array in self.data.test.values())
             for start in range(0, len(self.test_items), size)
         ]
+        self._scores = np.zeros(0)
         self.drawn = initial is None
         self.initial = draw(self.config.parameters(), spec["seed"]) if initial is None else initial
         step, self.state, self.restart = self.twin.training(self.model, self.config)
         self.reset()
-        submit = self.framework.compile_step(step, self.state, self.compiled)
-        self.step = functools.partial(submit, *self.train)
+        self._submit = self.framework.compile_step(step, self.state, self.compiled)
+        self.step: Callable[[Any], Any] = lambda rows: self._submit(*self.train, rows)
         bound = functools.partial(
             self.framework.compile_predict, model=self.model, compiled=self.compiled_inference
         )
@@ -108,15 +110,49 @@ class Session(_Base):
         self.restart()
         self.framework.wait(self.state)
 
-    def batches(self, epoch: int, seed: int | None = None) -> list[tuple[Any, int]]:
+    def batches(self, epoch: int, seed: int | None = None) -> trial.Batches:
+        """Of the first portion, or of all there is."""
+        portions = self.data.portions
+        items = len(self.data.train["labels"]) if portions is None else portions.sizes(0)
+        return self._batches(0, items, epoch, seed)
+
+    def portions(self, epoch: int) -> Iterator[trial.Batches]:
+        """The batches of an epoch; those of a streamed set portion by portion, in an order of its
+        own in every epoch, each with its arrays on the device while it is the last one given."""
+        portions = self.data.portions
+        if portions is None:
+            yield self.batches(epoch)
+            return
+        order = np.random.default_rng([self.spec["seed"], epoch, 0x0907]).permutation(
+            portions.count
+        )
+        for number in map(int, order):
+            shuffle = epoch * portions.count + number
+            yield self._batches(number, portions.sizes(number), shuffle, None)
+
+    def _batches(self, portion: int, items: int, epoch: int, seed: int | None) -> trial.Batches:
+        if portion != self._portion and self.data.portions is not None:
+            self.train = []  # gives its memory back first
+            arrays = self.data.portions.read(portion)
+            self.train = [self.framework.put(array) for array in arrays.values()]
+            self._portion = portion
         seed = self.spec["seed"] if seed is None else seed
-        rows = epoch_rows(len(self.data.train["labels"]), self.config.batch_size, seed, epoch)
+        rows = epoch_rows(items, self.config.batch_size, seed, epoch)
         return [(self.framework.put(batch), len(batch)) for batch in rows]
 
     def evaluate(self) -> float:
         """The quality on the whole test set."""
         scores = [self.framework.read(self.score(*batch)) for batch in self.test]
-        return float(self.config.quality(np.concatenate(scores), self.test_labels))
+        self._scores = np.concatenate(scores)
+        return float(self.config.quality(self._scores, self.test_labels))
+
+    def details(self) -> dict[str, float]:
+        """What else the last evaluation found, by metric."""
+        return dict(self.config.details(self._scores, self.test_labels))
+
+    def _items(self) -> int:
+        portions = self.data.portions
+        return len(self.data.train["labels"]) if portions is None else portions.items
 
     def work(self) -> trial.Work:
         items, framework, predict = self.test_items, self.framework, self.predict
@@ -124,17 +160,51 @@ class Session(_Base):
             step=self.step,
             state=self.state,
             batches=self.batches,
+            portions=self.portions,
             reset=self.reset,
             evaluate=self.evaluate,
+            details=self.details,
             predict_one=lambda i: framework.read(predict(framework.put(items[i : i + 1]))),
             predict_all=lambda: [predict(inputs) for inputs, _ in self.test],
+            predict_batch={
+                size: functools.partial(predict, framework.put(items[np.arange(size) % len(items)]))
+                for size in self.config.throughput_batches()
+            },
             read_parameters=lambda: framework.read_parameters(self.model),
+            epoch_items=self._items(),
+            epoch_steps=-(-self._items() // self.config.batch_size),
             test_items=len(items),
             flops_per_item=self.config.train_flops_per_item(),
         )
 
+    def stream(self) -> streaming.Work:
+        """Full batches of the first epoch, one after the other, as NumPy arrays."""
+        put, size = self.framework.put, self.config.batch_size
+        everything = put(np.arange(size, dtype=np.int32))
+        rows = epoch_rows(len(self.data.train["labels"]), size, self.spec["seed"], 0)
+        return streaming.Work(
+            arrivals=[
+                tuple(array[batch] for array in self.data.train.values())
+                for batch in rows
+                if len(batch) == size
+            ],
+            update=lambda batch: self._submit(*map(put, batch), everything),
+            state=self.state,
+            reset=self.reset,
+            evaluate=self.evaluate,
+            details=self.details,
+            read_parameters=lambda: self.framework.read_parameters(self.model),
+            batch_items=size,
+            test_items=len(self.test_items),
+            flops_per_item=self.config.train_flops_per_item(),
+        )
+
     def evidence(self, values: dict[str, np.ndarray] | None = None) -> Evidence:
-        """values: initial ones, in place of those every trial draws for its evidence."""
+        """values: initial ones, in place of those every trial draws for its evidence. Dropout, whose
+        masks no two frameworks draw alike, is left out of it: by a session without."""
+        if getattr(self.config, "dropout", 0):
+            sizes = self.spec["sizes"] | {"dropout": 0.0}
+            return Session(self.spec | {"sizes": sizes}, self.twin).evidence(values)
         rows: list[Any] = []
         while len(rows) < PROBE_STEPS:  # a small preset has fewer batches in an epoch
             rows += [batch for batch, _ in self.batches(len(rows), PROBE_SEED)]
@@ -162,7 +232,7 @@ class Session(_Base):
             "name": self.data.name,
             "source": self.data.source,
             "sha256": self.data.sha256,
-            "train_items": len(self.data.train["labels"]),
+            "train_items": self._items(),
             "test_items": len(self.test_labels),
         }
         source = "drawn from the seed" if self.drawn else "a trial's trained weights"

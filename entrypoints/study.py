@@ -296,8 +296,8 @@ def complete(options: dict[str, Any]) -> tuple[dict[str, Any], Condition]:
         options["threads"],
     )
     mode = {"auto": config.KIND}.get(options["mode"], options["mode"])
-    if (mode == "generate") != (config.KIND == "generate") or mode not in names.PRIMARY:
-        known = "generate" if config.KIND == "generate" else "train, infer"
+    if mode not in models.modes(workload):
+        known = ", ".join(models.modes(workload))
         raise InputError(f"mode='{mode}': workload '{workload}' has: {known}")
     found = options | {
         "mode": mode,
@@ -307,12 +307,13 @@ def complete(options: dict[str, Any]) -> tuple[dict[str, Any], Condition]:
         "target": 0.0,
     }
     if mode == "train":
-        own = {"epochs": config.STUDY_EPOCHS, "target": config.STUDY_TARGET}
+        epochs = models.setting(workload, "EPOCHS_OF").get(found["preset"], config.STUDY_EPOCHS)
+        own = {"epochs": epochs, "target": config.STUDY_TARGET}
         found |= {k: v if options[k] == "auto" else options[k] for k, v in own.items()}
         checked_target(workload, found["target"])
-        if options["checkpoint"] != "random":
-            raise InputError(f"checkpoint={options['checkpoint']}: a training starts from random "
-                             "weights; use it with mode=infer or a workload that generates")  # fmt: skip
+    if mode in ("train", "stream") and options["checkpoint"] != "random":
+        raise InputError(f"checkpoint={options['checkpoint']}: a training starts from random "
+                         "weights; use it with mode=infer or a workload that generates")  # fmt: skip
     return found, base
 
 
@@ -358,7 +359,7 @@ def conduct(name: str, plan: dict[str, Any], sources: Sources) -> bool:
 @click.option(
     "--workload", default="mnist", show_default=True, help="or several: one study each, one report"
 )
-@click.option("--mode", default="auto", show_default=True, help="train | infer | generate | auto")
+@click.option("--mode", default="auto", show_default=True, help="as of a trial, or auto")
 @click.option("--preset", default="auto", show_default=True, help="auto: by workload and device")
 @click.option("--arms", default="auto", show_default=True, help="as in 'mlx blas=mkl, pytorch'")
 @click.option(

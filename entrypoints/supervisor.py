@@ -48,9 +48,9 @@ class OutOfMemory(TrialFailed):
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One trial as asked for. `sizes`: fields of the workload's Config, complete. mode: train,
-    infer or generate; only training has epochs and a target, else they are 0. checkpoint: where
-    weights come from, "random" for the seed."""
+    """One trial as asked for. `sizes`: fields of the workload's Config, complete. mode: one of
+    models.modes; only training has epochs and a target, else they are 0. checkpoint: where weights
+    come from, "random" for the seed."""
 
     workload: str
     condition: Condition
@@ -96,8 +96,11 @@ def resolve(
     Raises InputError with what is known where a name is not.
     """
     config = models.load(workload, "config")
-    if condition.device not in ("auto", "cpu", "gpu"):
-        raise InputError(f"unknown device '{condition.device}'; choose one of: auto, cpu, gpu")
+    devices = models.setting(workload, "DEVICES")
+    if condition.device not in devices:
+        raise InputError(
+            f"unknown device '{condition.device}'; choose one of: {', '.join(devices)}"
+        )
     if preset not in config.PRESETS:
         raise InputError(f"unknown preset '{preset}'; choose one of: {', '.join(config.PRESETS)}")
     known = ", ".join(models.frameworks(workload))
@@ -128,9 +131,11 @@ def resolve(
     overlay.folder(condition.framework, condition.version)  # now, not between two trials
     stored = stored_sizes(workload, checkpoint, data_dir)
     values = asdict(replace(config.PRESETS[preset], **(stored | sizes)))
+    zero = models.setting(workload, "MAY_BE_ZERO")
     for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise InputError(f"{name}={value}: expected a number above 0")
+        if not (0 <= value < math.inf and (value or name in zero)):
+            least = "of 0 or more" if name in zero else "above 0"
+            raise InputError(f"{name}={value}: expected a number {least}")
     config.Config(**values).check()
     return values
 
@@ -334,7 +339,7 @@ def _plan(spec: TrialSpec, metered: bool) -> dict[str, Any]:
         "energy_seconds": ENERGY_SECONDS if metered else 0.0,
         "slowdown": spec.condition.slowdown_percent / 100,
     }
-    if spec.mode == "generate":
+    if spec.mode not in ("train", "infer", "stream"):
         return found
     floor = METRICS[config.QUALITY].better == "higher"
     return found | {"epochs": spec.epochs, "target": spec.target, "target_is_floor": floor}

@@ -26,6 +26,7 @@ from entrypoints.supervisor import (
     preset_for,
     resolve,
 )
+from entrypoints.values import by_batch
 from entrypoints.worker import TEXT
 from measurement.errors import InputError
 from measurement.schedule import Condition
@@ -49,7 +50,7 @@ def execute(spec: TrialSpec, run_id: str, place: record.Place, listen: Listener)
         raise
     try:
         write.log_trial(run_id, record.build(measured, spec, place, sampler))
-        if spec.mode == "train":  # the others change no weight
+        if spec.mode in ("train", "stream"):  # the others change no weight
             log_model(run_id, spec.condition.framework, spec.workload, measured.folder)
         write.finish(run_id)
     except InputError as error:
@@ -59,11 +60,11 @@ def execute(spec: TrialSpec, run_id: str, place: record.Place, listen: Listener)
 
 def options(workload: str) -> list[click.Parameter]:
     """The options of a trial; sizes come from the workload's Config."""
-    config = models.load(workload, "config")
+    config, modes = models.load(workload, "config"), models.modes(workload)
     own = f" | PATH{config.OWN_DATA}" if config.OWN_DATA else ""
     listed = [
         _option("preset", "auto", " | ".join(config.PRESETS) + " | auto (by device)"),
-        _option("device", "auto", "cpu | gpu | auto"),
+        _option("device", "auto", " | ".join(models.setting(workload, "DEVICES"))),
         _option("seed", 0, kind=whole(0)),
         _option("dataset", config.DATASETS[0], " | ".join(config.DATASETS) + own),
         _option("data_dir", "auto", "folder of the data files"),
@@ -76,8 +77,8 @@ def options(workload: str) -> list[click.Parameter]:
     if config.KIND == "train":
         known = "random, or a folder that a trial saved: it starts from those weights"
         listed += [
-            _option("mode", "train", "train | infer", click.Choice(("train", "infer"))),
-            _option("epochs", config.EPOCHS, kind=whole(1)),
+            _option("mode", "train", " | ".join(modes), click.Choice(modes)),
+            _epochs(workload),
             _option("target", config.TARGET, METRICS[config.QUALITY].label, TARGET),
         ]
     else:
@@ -98,6 +99,12 @@ def _option(
     return click.Option([f"--{name}"], type=kind, default=default, show_default=True, help=help)
 
 
+def _epochs(workload: str) -> click.Parameter:
+    if not models.setting(workload, "EPOCHS_OF"):
+        return _option("epochs", models.load(workload, "config").EPOCHS, kind=whole(1))
+    return _option("epochs", "preset", "by preset", Or("preset", whole(1)))
+
+
 def specification(workload: str, framework: str, values: dict[str, Any]) -> TrialSpec:
     """Options -> a checked specification. Raises InputError."""
     condition = Condition(
@@ -112,17 +119,18 @@ def specification(workload: str, framework: str, values: dict[str, Any]) -> Tria
     config = models.load(workload, "config")
     mode = values.get("mode", config.KIND)
     trains = mode == "train"
-    if trains and values["checkpoint"] != "random":
+    if mode in ("train", "stream") and values["checkpoint"] != "random":
         raise InputError(
             f"checkpoint={values['checkpoint']}: a training starts from random weights, so that every"
             " trial does the same work; use it with mode=infer"
         )
+    epochs = values["epochs"] if trains else 0
     return TrialSpec(
         workload=workload,
         condition=condition,
         preset=preset,
         sizes=sizes,
-        epochs=values["epochs"] if trains else 0,
+        epochs=models.epochs(workload, preset) if epochs == "preset" else epochs,
         target=checked_target(workload, values["target"]) if trains else 0.0,
         mode=mode,
         **{k: values[k] for k in ("seed", "dataset", "data_dir", "price_per_hour", "checkpoint")},
@@ -183,6 +191,12 @@ def _progress(spec: TrialSpec) -> Listener:
                 f"{event['loss']:.4f}  {name} {event['quality']:.4g}  {left:.0f} s left",
                 err=True,
             )
+        if event["event"] == "stream":
+            click.echo(
+                f"{event['updates']} updates in {event['seconds']:.2f} s  {name} "
+                f"{event['before']:.4g} before, {event['after']:.4g} after",
+                err=True,
+            )
         if event["event"] == "pass":
             took = sum(event["begin_seconds"]) + sum(event["decode_seconds"])
             click.echo(
@@ -207,12 +221,14 @@ def _summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
     if spec.mode != "generate":
         quality = quality_name(spec)
         trial = measured.result["trial"]
-        value = trial["quality"] if spec.mode == "infer" else trial["epoch_quality"][-1]
+        value = trial["epoch_quality"][-1] if spec.mode == "train" else trial["quality"]
         click.echo(f"{METRICS[quality].label} {value:.4g}")
     click.echo(
         f"process peak {found['memory/process_peak_bytes'] / 2**20:,.0f} MiB, "
         f"{found['hardware/ceiling_fraction']:.0%} of the matrix-product ceiling"
     )
+    for size, rate in by_batch(measured.result["trial"]).items():
+        click.echo(f"  batches of {size}: {rate:,.1f} items/s")
     for flag in record.flags(measured, spec):
         click.echo(f"  {meaning(flag)}")
     if "energy/joules" in missing:

@@ -15,7 +15,8 @@ Values = dict[str, float]
 
 def of(mode: str, trial: dict[str, Any], spec: TrialSpec) -> Values:
     """Metrics of every mode, and those of this one."""
-    found = {"train": _train, "infer": _infer, "generate": _generate}[mode](trial, spec)
+    modes = {"train": _train, "infer": _infer, "generate": _generate, "stream": _stream}
+    found = modes[mode](trial, spec)
     return found | {
         "memory/process_peak_bytes": trial["process_peak_bytes"],
         "hardware/flops_per_second": trial["flops_per_second"],
@@ -31,15 +32,19 @@ def timed_seconds(mode: str, trial: dict[str, Any]) -> float:
         return float(sum(trial["epoch_seconds"]))
     if mode == "infer":
         return float(sum(trial["inference_seconds"]))
+    if mode == "stream":
+        return float(trial["total_seconds"])
     return float(sum(trial["begin_seconds"]) + sum(trial["decode_seconds"]))
 
 
 def energy_share(mode: str, trial: dict[str, Any], spec: TrialSpec) -> float:
     """Timed work over the work in the energy window: both are whole epochs or passes."""
     if mode == "train":
-        return float(spec.epochs / trial["energy_window_epochs"])
+        return float(trial["receipt"]["items"] / trial["energy_window_items"])
     if mode == "infer":
         return float(len(trial["inference_seconds"]) / trial["energy_window_passes"])
+    if mode == "stream":
+        return 1.0 / float(trial["energy_window_passes"])
     return float(trial["passes"] / trial["energy_window_passes"])
 
 
@@ -53,6 +58,7 @@ def _train(trial: dict[str, Any], spec: TrialSpec) -> Values:
         "train/items_per_second": items / seconds,
         "hardware/cpu_percent_mean": 100 * sum(trial["epoch_cpu_seconds"]) / seconds,
         **_batched(trial),
+        **trial["details"],
     }
     config = models.load(spec.workload, "config").Config(**spec.sizes)
     if tokens := config.tokens_per_item():
@@ -67,7 +73,28 @@ def _infer(trial: dict[str, Any], spec: TrialSpec) -> Values:
         "hardware/cpu_percent_mean": 100 * trial["inference_cpu_seconds"] / median,
         models.load(spec.workload, "config").QUALITY: trial["quality"],
         **_batched(trial),
+        **trial["details"],
     }
+
+
+def _stream(trial: dict[str, Any], spec: TrialSpec) -> Values:
+    seconds = timed_seconds("stream", trial)
+    return {
+        "stream/total_seconds": seconds,
+        "stream/first_update_seconds": trial["first_update_seconds"],
+        **_quantiles("stream/update_seconds", trial["update_seconds"], (50, 90, 99)),
+        "stream/updates_per_second": len(trial["update_seconds"]) / seconds,
+        "eval/quality_before": trial["quality_before"],
+        models.load(spec.workload, "config").QUALITY: trial["quality"],
+        "hardware/cpu_percent_mean": 100 * trial["total_cpu_seconds"] / seconds,
+        **trial["details"],
+    }
+
+
+def by_batch(trial: dict[str, Any]) -> dict[int, float]:
+    """Batch size -> items a second in batched inference, smallest first."""
+    found = trial.get("batch_seconds", {}).items()
+    return {int(size): int(size) / float(np.median(seconds)) for size, seconds in found}
 
 
 def _batched(trial: dict[str, Any]) -> Values:

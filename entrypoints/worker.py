@@ -19,12 +19,13 @@ from safetensors.numpy import save_file
 
 import frameworks
 from entrypoints.session import GenerationSession, Session, open_session
-from measurement import blas, generation, inference
+from measurement import blas, generation, inference, streaming
 from measurement.audit import completed
 from measurement.errors import InputError
 from measurement.generation import Generation
 from measurement.inference import Inference
 from measurement.phases import matmul_ceiling
+from measurement.streaming import Stream
 from measurement.trial import Plan, Trial, run
 
 TEXT = "text.md"
@@ -65,14 +66,18 @@ def measure(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
 
 def _run(
     session: Session | GenerationSession, spec: dict[str, Any], folder: Path, emit: Emitter
-) -> Trial | Inference | Generation:
+) -> Trial | Inference | Generation | Stream:
     plan, framework = spec["plan"], session.framework
     if isinstance(session, GenerationSession):
         return generation.run(session.work(), framework, generation.Plan(**plan), report=emit)
     if spec["mode"] == "infer":
         flops = session.config.infer_flops_per_item()
         return inference.run(session.work(), framework, Plan(**plan), flops, report=emit)
-    trial = run(session.work(), framework, Plan(**plan), report=emit)
+    trial: Trial | Stream
+    if spec["mode"] == "stream":
+        trial = streaming.run(session.stream(), framework, Plan(**plan), report=emit)
+    else:
+        trial = run(session.work(), framework, Plan(**plan), report=emit)
     save_file(trial.parameters, folder / "weights.safetensors")
     return trial
 

@@ -75,6 +75,19 @@ class InferenceReceipt:
 
 
 @dataclass(frozen=True)
+class StreamReceipt:
+    """What one trial of continuous learning did; check_value is the mean loss of its updates."""
+
+    items: int
+    steps: int
+    flops: int
+    eval_items: int
+    weight_change_norm: float
+    check_value: float
+    kind: str = "stream"
+
+
+@dataclass(frozen=True)
 class GenerationReceipt:
     """What one trial of generation did. tokens_digest: of every token it put out, in float32; in 16
     bits a rounding may turn the greedy choice, and nothing after it compares: ""."""
@@ -98,6 +111,11 @@ _RECEIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] =
     "infer": (
         ("flops", "eval_items", "inference_items", "latency_calls"),
         ("check_value",),
+        (),
+    ),
+    "stream": (
+        ("items", "steps", "flops", "eval_items"),
+        ("weight_change_norm", "check_value"),
         (),
     ),
     "generate": (

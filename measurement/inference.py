@@ -25,6 +25,7 @@ from measurement.phases import (
     latency,
     matmul_ceiling,
     passes,
+    throughput,
 )
 from measurement.trial import Plan, Work
 
@@ -39,6 +40,8 @@ class Inference:
     inference_seconds: list[float]
     inference_cpu_seconds: float
     inference_items: int
+    batch_seconds: dict[str, list[float]]
+    details: dict[str, float]
     process_peak_bytes: int
     device_peak_bytes: int | None
     flops_per_second: float
@@ -67,7 +70,7 @@ def run(
     work.predict_one(0)
     first = elapsed(clock, start, plan.slowdown)
     framework.wait(work.predict_all())
-    quality = work.evaluate()
+    quality, details = work.evaluate(), work.details()
     report("warm", {"first_step_seconds": first, "quality": quality})
     report("epoch_begin", {"epoch": 0})
     cpu = time.process_time()
@@ -97,6 +100,10 @@ def run(
         inference_seconds=batched,
         inference_cpu_seconds=cpu / (len(batched) + 1),  # one pass goes before those that are timed
         inference_items=work.test_items,
+        batch_seconds=throughput(
+            work.predict_batch, framework, plan.inference_seconds, clock, plan.slowdown
+        ),
+        details=details,
         process_peak_bytes=process_peak_bytes(),
         device_peak_bytes=framework.device_peak_bytes(),
         flops_per_second=receipt.flops / float(np.median(batched)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from measurement.framework import Framework
@@ -57,6 +57,20 @@ def passes(
         framework.wait(predict_all())
         samples.append(elapsed(clock, start, slowdown))
     return samples
+
+
+def throughput(
+    predict_batch: Mapping[int, Callable[[], Any]],
+    framework: Framework,
+    seconds: float,
+    clock: Clock,
+    slowdown: float,
+) -> dict[str, list[float]]:
+    """`passes` of one batch of each size: size, as text, -> seconds of each pass."""
+    return {
+        str(size): passes(predict, framework, seconds, clock, slowdown)
+        for size, predict in predict_batch.items()
+    }
 
 
 def matmul_ceiling(framework: Framework, seconds: float, clock: Clock = time.perf_counter) -> float:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,10 @@ from measurement.phases import (
     latency,
     matmul_ceiling,
     passes,
+    throughput,
 )
+
+Batches = list[tuple[Any, int]]
 
 
 @dataclass(frozen=True)
@@ -56,23 +59,30 @@ class Plan:
 class Work:
     """What a trial runs, bound to its data and framework by the worker.
 
-    step(batch) submits one step and returns its loss; batches(epoch) gives the epoch's batches on
-    the device with the number of items of each; reset() puts the initial parameters back;
-    evaluate() returns the quality on the test set (accuracy, perplexity); predict_one(i) takes
-    test item i from NumPy and returns NumPy; predict_all() submits one pass over the resident test
-    set and returns its output.
+    step(batch) submits one step and returns its loss; portions(epoch) gives the epoch's batches on
+    the device with the number of items of each, in one piece, or in several where the data does not
+    fit; batches(epoch) is the first of them; reset() puts the initial parameters back;
+    evaluate() returns the quality on the test set (accuracy, perplexity), details() what else that
+    evaluation found, by metric; predict_one(i) takes test item i from NumPy and returns NumPy;
+    predict_all() submits one pass over the resident test set and returns its output, and
+    predict_batch[size]() one batch.
     """
 
     step: Callable[[Any], Any]
     state: Any
-    batches: Callable[[int], list[tuple[Any, int]]]
+    batches: Callable[[int], Batches]
+    portions: Callable[[int], Iterator[Batches]]
     reset: Callable[[], None]
     evaluate: Callable[[], float]
     predict_one: Callable[[int], np.ndarray]
     predict_all: Callable[[], Any]
     read_parameters: Callable[[], dict[str, np.ndarray]]
+    epoch_items: int
+    epoch_steps: int
     test_items: int
     flops_per_item: int
+    details: Callable[[], dict[str, float]] = dict
+    predict_batch: Mapping[int, Callable[[], Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,13 +103,15 @@ class Trial:
     latency_seconds: list[float]
     inference_seconds: list[float]
     inference_items: int
+    batch_seconds: dict[str, list[float]]
+    details: dict[str, float]
     process_peak_bytes: int
     device_peak_bytes: int | None
     flops_per_second: float
     ceiling_flops_per_second: float
     completion_ratio: float
     completion_residue: float
-    energy_window_epochs: int
+    energy_window_items: int
     receipt: Receipt
     parameters: dict[str, np.ndarray] = field(repr=False)
 
@@ -131,6 +143,7 @@ def run(
     report("warm", {"first_step_seconds": first, "warmup_seconds": warmup_seconds})
 
     epochs = _epochs(work, framework, plan, clock, report)
+    details = work.details()
     trained = work.read_parameters()
     report("trained", {})
 
@@ -153,14 +166,15 @@ def run(
         clock,
         plan.slowdown,
     )
-    inference = passes(work.predict_all, framework, plan.inference_seconds, clock, plan.slowdown)
+    seconds = plan.inference_seconds
+    inference = passes(work.predict_all, framework, seconds, clock, plan.slowdown)
+    batched = throughput(work.predict_batch, framework, seconds, clock, plan.slowdown)
     process_peak = process_peak_bytes()
     device_peak = framework.device_peak_bytes()
     ceiling = matmul_ceiling(framework, plan.ceiling_seconds, clock)
-    energy_epochs = energy_window(lambda: timed(batches), plan.energy_seconds, clock, report)
+    window = energy_window(lambda: timed(batches), plan.energy_seconds, clock, report)
 
-    items = sum(count for _, count in first_epoch)
-    steps = len(first_epoch) * plan.epochs
+    items, steps = work.epoch_items, work.epoch_steps * plan.epochs
     seconds = sum(epochs["epoch_seconds"])
     receipt = Receipt(
         items=epochs.pop("items"),
@@ -169,7 +183,7 @@ def run(
         eval_items=work.test_items * plan.epochs,
         inference_items=work.test_items,
         latency_calls=len(one_item),
-        weight_change_norm=_distance(initial, trained),
+        weight_change_norm=distance(initial, trained),
         check_value=epochs["epoch_loss"][-1],
     )
     if (receipt.items, receipt.steps) != (items * plan.epochs, steps):
@@ -182,13 +196,15 @@ def run(
         latency_seconds=one_item,
         inference_seconds=inference,
         inference_items=work.test_items,
+        batch_seconds=batched,
+        details=details,
         process_peak_bytes=process_peak,
         device_peak_bytes=device_peak,
         flops_per_second=receipt.flops / seconds,
         ceiling_flops_per_second=ceiling,
         completion_ratio=ratio,
         completion_residue=residue,
-        energy_window_epochs=energy_epochs,
+        energy_window_items=window * sum(count for _, count in first_epoch),
         receipt=receipt,
         parameters=trained,
         **epochs,
@@ -230,17 +246,21 @@ def _epochs(
     }
     target_seconds, target_epochs, items, steps = None, None, 0, 0
     for epoch in range(plan.epochs):
-        fed = work.batches(epoch)
-        batches = [batch for batch, _ in fed]
-        sizes = [count for _, count in fed]
+        seconds, cpu_seconds = 0.0, 0.0
+        means: list[float] = []
+        sizes: list[int] = []
         report("epoch_begin", {"epoch": epoch})
-        cpu = time.process_time()
-        seconds, losses = _timed(clock, framework, work, batches, plan.slowdown)
-        values["epoch_cpu_seconds"].append(time.process_time() - cpu)
+        for fed in work.portions(epoch):
+            cpu = time.process_time()
+            spent, losses = _timed(clock, framework, work, [b for b, _ in fed], plan.slowdown)
+            cpu_seconds += time.process_time() - cpu
+            seconds += spent
+            means += [float(framework.read(loss)) for loss in losses]
+            sizes += [count for _, count in fed]
+        values["epoch_cpu_seconds"].append(cpu_seconds)
         values["epoch_seconds"].append(seconds)
         report("epoch_end", {"epoch": epoch})
-        items, steps = items + sum(sizes), steps + len(losses)
-        means = [float(framework.read(loss)) for loss in losses]
+        items, steps = items + sum(sizes), steps + len(means)
         values["epoch_loss"].append(float(np.average(means, weights=sizes)))
         start = clock()
         quality = work.evaluate()
@@ -273,7 +293,7 @@ def _cycle(batches: list[Any], count: int) -> list[Any]:
     return [batches[i % len(batches)] for i in range(count)]
 
 
-def _distance(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> float:
+def distance(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> float:
     """Euclidean distance between two sets of parameters, in float64."""
     squares = [np.sum((after[name].astype(np.float64) - before[name]) ** 2) for name in before]
     return float(np.sqrt(sum(squares)))

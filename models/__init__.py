@@ -6,11 +6,19 @@ import importlib
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from measurement.errors import InputError
 
 _FOLDER = Path(__file__).parent
 _PARTS = ("config", "data", "checkpoint")  # all but the last in every workload
+# What a config.py may state besides; most workloads have the default.
+_OPTIONAL: dict[str, Any] = {
+    "STREAMS": False,  # whether it also learns from batches that arrive one at a time
+    "MAY_BE_ZERO": (),  # sizes that may be 0
+    "EPOCHS_OF": {},  # preset -> epochs, where they are not EPOCHS
+    "DEVICES": ("auto", "cpu", "gpu"),
+}
 
 
 def names() -> list[str]:
@@ -33,6 +41,25 @@ def load(workload: str, part: str) -> ModuleType:
         known = ", ".join(frameworks(workload))
         raise InputError(f"workload '{workload}' has no twin in '{part}'; it has: {known}")
     return importlib.import_module(f"models.{workload}.{part}")
+
+
+def setting(workload: str, name: str) -> Any:
+    """A constant that a workload's config.py may leave out."""
+    return getattr(load(workload, "config"), name, _OPTIONAL[name])
+
+
+def modes(workload: str) -> tuple[str, ...]:
+    """What a trial of a workload can do, its usual mode first."""
+    kind = str(load(workload, "config").KIND)
+    if kind != "train":
+        return (kind,)
+    return ("train", "infer", "stream") if setting(workload, "STREAMS") else ("train", "infer")
+
+
+def epochs(workload: str, preset: str) -> int:
+    """Epochs of a training at one of a workload's presets."""
+    own: dict[str, int] = setting(workload, "EPOCHS_OF")
+    return own.get(preset, int(load(workload, "config").EPOCHS))
 
 
 def options(workload: str) -> dict[str, type]:

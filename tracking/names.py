@@ -35,6 +35,12 @@ _METRICS = (
     Metric("inference/latency_seconds_p90", "s", "lower", "latency of one item, p90"),
     Metric("inference/latency_seconds_p99", "s", "lower", "latency of one item, p99"),
     Metric("inference/items_per_second", "items/s", "higher", "batched inference throughput"),
+    Metric(
+        "inference/batch_items_per_second",
+        "items/s",
+        "higher",
+        "batched inference throughput by batch size",
+    ),  # fmt: skip
     Metric("inference/total_seconds", "s", "lower", "time of all timed generations"),
     Metric("inference/first_call_seconds", "s", "lower", "first call (compile and allocation)"),
     Metric("inference/first_token_seconds", "s", "lower", "time to the first token"),
@@ -48,6 +54,13 @@ _METRICS = (
     Metric("inference/real_time_factor", "", "lower", "processing time over audio time"),
     Metric("inference/seconds_per_audio", "s", "lower", "time of one piece of audio"),
     Metric("inference/output_tokens", "tokens", None, "tokens of one generation", exact=True),
+    Metric("stream/total_seconds", "s", "lower", "time of all updates, one at a time"),
+    Metric("stream/first_update_seconds", "s", "lower", "first update (compile and allocation)"),
+    Metric("stream/update_seconds_p50", "s", "lower", "latency of an update, median"),
+    Metric("stream/update_seconds_p90", "s", "lower", "latency of an update, p90"),
+    Metric("stream/update_seconds_p99", "s", "lower", "latency of an update, p99"),
+    Metric("stream/updates_per_second", "updates/s", "higher", "updates, one at a time"),
+    Metric("eval/quality_before", "", None, "test quality before learning"),
     Metric("memory/process_peak_bytes", "B", "lower", "peak memory of the process"),
     Metric("memory/device_peak_bytes", "B", "lower", "peak memory of the device allocator"),
     Metric("energy/joules", "J", "lower", "energy of the timed work"),
@@ -64,12 +77,14 @@ _METRICS = (
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 QUALITIES = ("eval/accuracy", "eval/perplexity")  # a target is one of them
+# Of these a run holds a history: by epoch.
 STEPPED = ("train/epoch_seconds", "train/epoch_items_per_second", "train/loss", *QUALITIES)
 # What a study of each mode asks about, unless it says otherwise.
 PRIMARY: dict[str, str] = {
     "train": "train/total_seconds",
     "infer": "inference/items_per_second",
     "generate": "inference/total_seconds",
+    "stream": "stream/total_seconds",
 }
 
 # The condition as it ran. Under these names it is a tag of every trial, and a parameter too where

@@ -135,6 +135,14 @@ class Config:
         """Accuracy: the mean of 1 where the answer is right, else 0."""
         return float(np.mean(scores))
 
+    def details(self, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Nothing else is asked of the test set."""
+        return {}
+
+    def throughput_batches(self) -> tuple[int, ...]:
+        """No batch but that of `inference_batch` is timed."""
+        return ()
+
     def example(self) -> np.ndarray:
         """Two pairs as a client sends them, (2, 2, length) int32: word-piece numbers between [CLS]
         and [SEP], then padding."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from typing import Any, cast
 
@@ -159,7 +160,8 @@ def _attend_in_strips(
 
 class AdamW:
     """AdamW with bias correction (Loshchilov and Hutter 2019), all parameters decayed. The rate
-    rises linearly from 0, over `warmup_steps`, to `learning_rate` (0: it is that from the start).
+    rises linearly from 0, over `warmup_steps`, to `learning_rate` (0: it is that from the start);
+    with `decay_steps` it then falls as half a cosine to 0, where it is after so many steps in all.
 
     Moments are float32. Parameters in 16 bits are updated in float32 too: `lost` keeps what their
     rounding cut off, or updates below half a unit in the last place would never add up.
@@ -174,14 +176,14 @@ class AdamW:
         weight_decay: float,
         betas: tuple[float, float],
         epsilon: float,
+        decay_steps: int = 0,
     ) -> None:
-        def rate(step: mx.array) -> mx.array:
-            share = step / warmup_steps if warmup_steps else step + 1
-            return mx.minimum(share, 1.0) * learning_rate
-
         self.model = model
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+        self.decay_steps = decay_steps
         self.optimizer = optimizers.AdamW(
-            learning_rate=rate,
+            learning_rate=self.rate,
             betas=list(betas),
             eps=epsilon,
             weight_decay=weight_decay,
@@ -192,6 +194,17 @@ class AdamW:
         self.lost: dict[str, mx.array] = {}
         self.state = [self.optimizer.state, self.lost]
         self.restart()
+
+    def rate(self, step: mx.array) -> mx.array:
+        """The learning rate of the update that follows `step` others."""
+        step = step.astype(mx.float32)  # as PyTorch counts; MLX's own cannot go below 0
+        share = step / self.warmup_steps if self.warmup_steps else step + 1
+        value = mx.minimum(share, 1.0) * self.learning_rate
+        if self.decay_steps:
+            length = self.decay_steps - self.warmup_steps
+            done = mx.clip((step - self.warmup_steps) / length, 0.0, 1.0)
+            value = value * (0.5 + 0.5 * mx.cos(math.pi * done))
+        return value
 
     def update(self, gradients: dict[str, Any]) -> None:
         """One step: the model's parameters become new arrays; `gradients` as a tree like them."""

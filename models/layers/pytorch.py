@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -110,7 +111,8 @@ def _adamw(
 
 class AdamW:
     """AdamW with bias correction (Loshchilov and Hutter 2019), all parameters decayed. The rate
-    rises linearly from 0, over `warmup_steps`, to `learning_rate` (0: it is that from the start).
+    rises linearly from 0, over `warmup_steps`, to `learning_rate` (0: it is that from the start);
+    with `decay_steps` it then falls as half a cosine to 0, where it is after so many steps in all.
 
     Moments are float32. Parameters in 16 bits are updated in float32 too: `lost` keeps what their
     rounding cut off, or updates below half a unit in the last place would never add up.
@@ -125,19 +127,30 @@ class AdamW:
         weight_decay: float,
         betas: tuple[float, float],
         epsilon: float,
+        decay_steps: int = 0,
     ) -> None:
         self.parameters = list(model.parameters())
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
+        self.decay_steps = decay_steps
         self.constants = (weight_decay, *betas, epsilon)
         self.state: list[torch.Tensor] = []
         self.restart()
 
+    def rate(self, step: torch.Tensor) -> torch.Tensor:
+        """The learning rate of the update that follows `step` others."""
+        share = step / self.warmup_steps if self.warmup_steps else step + 1
+        value = torch.clamp(share, max=1.0) * self.learning_rate
+        if self.decay_steps:
+            length = self.decay_steps - self.warmup_steps
+            done = torch.clamp((step - self.warmup_steps) / length, min=0.0, max=1.0)
+            value = value * (0.5 + 0.5 * torch.cos(math.pi * done))
+        return value
+
     def update(self, gradients: Sequence[torch.Tensor]) -> None:
         """One step, in place; `gradients` in the order of the parameters."""
         with torch.no_grad():
-            share = self.steps / self.warmup_steps if self.warmup_steps else self.steps + 1
-            rate = torch.clamp(share, max=1.0) * self.learning_rate
+            rate = self.rate(self.steps)
             parameters = [p.detach() for p in self.parameters]
             moments = (self.first, self.second, self.lost)
             _adamw(parameters, list(gradients), *moments, self.steps, rate, *self.constants)

@@ -78,6 +78,14 @@ class Config:
         """Accuracy: the mean of 1 where the answer is right, else 0."""
         return float(np.mean(scores))
 
+    def details(self, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Nothing else is asked of the test set."""
+        return {}
+
+    def throughput_batches(self) -> tuple[int, ...]:
+        """No batch but that of `inference_batch` is timed."""
+        return ()
+
     def example(self) -> np.ndarray:
         """(4, pixels) float32 in [0, 1]: a vertical stroke, which a trained network takes for a 1."""
         side = round(PIXELS**0.5)

@@ -123,6 +123,14 @@ class Config:
         """Perplexity: exp of the mean negative log-likelihood over all words that have a label."""
         return float(np.exp(np.sum(scores, dtype=np.float64) / np.count_nonzero(labels >= 0)))
 
+    def details(self, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Nothing else is asked of the test set."""
+        return {}
+
+    def throughput_batches(self) -> tuple[int, ...]:
+        """No batch but that of `inference_batch` is timed."""
+        return ()
+
     def example(self) -> np.ndarray:
         """Two sequences as a client sends them: numbers of words, (2, context) int32."""
         words = np.arange(2 * self.context, dtype=np.int32) % VOCABULARY

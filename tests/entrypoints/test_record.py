@@ -40,7 +40,8 @@ def measured(device: str = "cpu", **changes: Any) -> Measured:
         "completion_ratio": 2.0,
         "target_seconds": None,
         "target_epochs": None,
-        "energy_window_epochs": 8,
+        "energy_window_items": 64,
+        "details": {},
         "receipt": {"items": 16},
         **changes.pop("trial", {}),
     }

@@ -97,6 +97,9 @@ class World:
         counts = [min(self.batch, self.items - i) for i in range(0, self.items, self.batch)]
         return [((epoch, count), count) for count in counts]
 
+    def portions(self, epoch: int) -> Any:
+        yield self.batches(epoch)
+
     def reset(self) -> None:
         self.log.append("reset")
         self.weights = np.zeros(3)
@@ -126,7 +129,10 @@ class World:
     def as_work(self, **changes: Any) -> Work:
         values: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("step", "batches", "reset", "evaluate", "predict_one", "predict_all")
-        }
+            for name in (
+                "step", "batches", "portions", "reset", "evaluate", "predict_one", "predict_all"
+            )
+        }  # fmt: skip
         values |= {"read_parameters": self.read_parameters, "state": self}
+        values |= {"epoch_items": self.items, "epoch_steps": -(-self.items // self.batch)}
         return Work(**{**values, "test_items": 6, "flops_per_item": 1000, **changes})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from simulated import PLAN, World
 
 from measurement import trial as trial_module
 from measurement.audit import completed, receipt_difference
-from measurement.trial import Trial, _distance, matmul_ceiling, run
+from measurement.trial import Trial, distance, matmul_ceiling, run
 
 
 def measured(world: World, plan=PLAN, **changes) -> Trial:
@@ -74,9 +75,9 @@ def test_nothing_but_steps_lies_between_the_clocks_of_an_epoch(honest):
     starts = [i for i, entry in enumerate(log) if entry == "report epoch_begin"]
     stops = [i for i, entry in enumerate(log) if entry == "report epoch_end"]
     assert len(starts) == len(stops) == PLAN.epochs
-    for start, stop in zip(starts, stops, strict=True):
-        expected = ["wait", "clock", "step", "step", "step", "wait", "clock"]
-        assert log[start + 1 : stop] == expected
+    for epoch, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        timed = ["wait", "clock", "step", "step", "step", "wait", "clock"]
+        assert log[start + 1 : stop] == [f"batches {epoch}", *timed, "read", "read", "read"]
 
 
 def test_no_report_batch_or_reset_lies_inside_any_clock(honest):
@@ -93,7 +94,9 @@ def test_no_report_batch_or_reset_lies_inside_any_clock(honest):
 
 def test_reports_stay_outside_the_clocks_of_an_energy_window():
     world = World()
-    assert measured(world, replace(PLAN, energy_seconds=1.0)).energy_window_epochs == 31
+    assert (
+        measured(world, replace(PLAN, energy_seconds=1.0)).energy_window_items == 31 * world.items
+    )
     log = world.log[world.log.index("report energy_begin") :]
     assert log[:2] == ["report energy_begin", "clock"]
     assert log[-2:] == ["clock", "report energy_end"]
@@ -119,7 +122,7 @@ def test_every_phase_is_timed_exactly(honest):
     assert trial.completion_residue == pytest.approx(0.0)
     assert trial.flops_per_second == pytest.approx(3 * 10 * 1000 / (9 * step))
     assert trial.device_peak_bytes == 123
-    assert trial.energy_window_epochs == 0
+    assert trial.energy_window_items == 0
     assert len(trial.epoch_cpu_seconds) == 3
 
 
@@ -273,7 +276,7 @@ def test_an_epoch_with_fewer_items_than_the_first_is_refused():
         return fed[:-1] if epoch == 1 else fed
 
     with pytest.raises(RuntimeError, match="27|28 items in 8 steps"):
-        measured(world, batches=batches)
+        measured(world, portions=lambda epoch: iter([batches(epoch)]))
 
 
 # --- parts
@@ -309,8 +312,8 @@ def test_the_ceiling_stops_before_sizes_that_take_too_long():
 def test_the_distance_of_parameters_is_taken_in_float64():
     before = {"a": np.zeros(4, np.float32), "b": np.full(1, 1e8, np.float32)}
     after = {"a": np.full(4, 2.0, np.float32), "b": np.full(1, 1e8 + 8, np.float32)}
-    assert _distance(before, after) == pytest.approx((16 + 64) ** 0.5)
-    assert _distance(before, before) == 0
+    assert distance(before, after) == pytest.approx((16 + 64) ** 0.5)
+    assert distance(before, before) == 0
 
 
 # --- an arm slowed on purpose
@@ -348,3 +351,49 @@ def test_a_slowdown_passes_in_the_world_and_not_in_the_numbers_only():
     gained = sum(slow.epoch_seconds) - sum(plain.epoch_seconds)
     assert gained > 0.02
     assert worlds[1].now - worlds[0].now > gained
+
+
+# --- a training set in several portions, throughput by batch, what else an evaluation finds
+
+
+def test_an_epoch_in_portions_is_the_sum_of_its_portions(honest):
+    """What lies between two portions, as reading the next one from disk, is in no clock."""
+
+    class Portioned(World):
+        def portions(self, epoch):
+            for batch in self.batches(epoch):
+                self.now += 11.0
+                yield [batch]
+
+    world = Portioned()
+    trial = measured(world)
+    assert trial.epoch_seconds == pytest.approx(honest[1].epoch_seconds)
+    assert trial.epoch_loss == pytest.approx(honest[1].epoch_loss)
+    assert trial.receipt == honest[1].receipt
+
+
+def test_a_portion_left_out_is_an_error():
+    class Short(World):
+        def portions(self, epoch):
+            yield self.batches(epoch)[:-1]
+
+    with pytest.raises(RuntimeError, match="the epochs ran 24 items in 6 steps"):
+        measured(Short())
+
+
+def test_throughput_is_measured_for_every_batch_size():
+    world = World()
+
+    def predict(seconds):
+        world.pending += seconds
+
+    sizes = {8: partial(predict, 0.25), 32: partial(predict, 0.5)}
+    trial = run(world.as_work(predict_batch=sizes), world, PLAN, world.clock, world.report)
+    assert trial.batch_seconds == {"8": pytest.approx([0.25] * 5), "32": pytest.approx([0.5] * 5)}
+
+
+def test_details_are_those_of_the_trained_network():
+    world = World()
+    work = world.as_work(details=lambda: {"eval/top5_accuracy": world.weights[0]})
+    trial = run(work, world, PLAN, world.clock, world.report)
+    assert trial.details == {"eval/top5_accuracy": pytest.approx(9.0)}
