@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from analysis import trial_figures, wording
+from analysis import throughput, trial_figures, wording
 from analysis.findings import Comparison, Drawing, Findings
 from analysis.style import Theme, drawing, log_if_wide
 from analysis.trial_figures import Samples
@@ -34,6 +34,7 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
         for run, series in samples.items()
         if "begin_seconds" in series
     }
+    rates = {run: throughput.of_samples(series) for run, series in samples.items()}
     plans: list[tuple[str, str, str, bool, Callable[[Theme], Figure]]] = [
         (
             "ratio_by_pairing",
@@ -109,6 +110,14 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
             lambda theme: trial_figures.latency(
                 findings, samples, "latency_seconds", "one item", theme
             ),
+        ),
+        (
+            "throughput_by_batch",
+            "Batched inference by batch size",
+            "Items a second of every trial at each batch size, and the median of each arm: "
+            + trial_figures.batches_in_words(findings, rates),
+            any(rates.values()),
+            lambda theme: trial_figures.by_batch(findings, rates, theme),
         ),
         (
             "time_to_target",

@@ -141,3 +141,48 @@ def latency(findings: Findings, samples: Samples, name: str, what: str, theme: T
     axes.grid(linewidth=0.6)
     figure.legend(loc="outside upper left", ncols=3)
     return figure
+
+
+Rates = Mapping[str, Mapping[int, float]]  # run id -> batch size -> items a second
+
+
+def _medians(findings: Findings, rates: Rates, arm: str) -> dict[int, float]:
+    """Batch size -> median over the trials of an arm."""
+    found: dict[int, list[float]] = {}
+    for trial in findings.trials:
+        if trial["arm"] == arm:
+            for size, rate in rates.get(trial["run_id"], {}).items():
+                found.setdefault(size, []).append(rate)
+    return {size: float(np.median(values)) for size, values in sorted(found.items())}
+
+
+def batches_in_words(findings: Findings, rates: Rates) -> str:
+    """What the picture shows, for those who do not see it."""
+    return "; ".join(
+        f"{arm.name} "
+        + ", ".join(f"{rate:,.4g} in batches of {size}" for size, rate in medians.items())
+        for arm in findings.arms
+        if (medians := _medians(findings, rates, arm.name))
+    )
+
+
+def by_batch(findings: Findings, rates: Rates, theme: Theme) -> Figure:
+    """A line an arm through its medians, a dot a trial."""
+    figure, axes = plt.subplots(figsize=(9, 4.2))
+    for arm, colour, marker in arms(findings, theme):
+        for trial in findings.trials:
+            if trial["arm"] == arm and (found := rates.get(trial["run_id"])):
+                axes.plot(list(found), list(found.values()), "o", color=colour, ms=3, alpha=0.5)
+        medians = _medians(findings, rates, arm)
+        axes.plot(list(medians), list(medians.values()), marker=marker, color=colour, label=arm)
+    sizes = sorted({size for found in rates.values() for size in found})
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    values = [rate for found in rates.values() for rate in found.values()]
+    log_if_wide(axes, "y", min(values), max(values))
+    axes.set_xlabel("batch size (logarithmic)")
+    axes.set_ylabel("items/s (higher is better)")
+    axes.grid(linewidth=0.6)
+    figure.legend(loc="outside upper left", ncols=3)
+    return figure

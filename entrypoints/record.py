@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 import models
+from analysis import throughput
 from entrypoints.supervisor import ROOT, Measured, TrialSpec, threads_of
-from entrypoints.values import by_batch, energy_share, of, timed_seconds
+from entrypoints.values import energy_share, of, timed_seconds
 from entrypoints.worker import TEXT
 from measurement import machine
 from tracking import names, write
@@ -106,7 +107,9 @@ def points(
     last = epochs[-1]["time"] if epochs else measured.start_seconds
     found += [
         write.Point("inference/batch_items_per_second", rate, size, last)
-        for size, rate in by_batch(measured.result["trial"]).items()
+        for size, rate in throughput.by_batch(
+            measured.result["trial"].get("batch_seconds", {})
+        ).items()
     ]
     return found + [write.Point(name, float(value), 0, last) for name, value in run_level.items()]
 
@@ -216,8 +219,10 @@ def _files(measured: Measured) -> Path:
     trial = measured.result["trial"]
     folder = measured.folder / "artifacts"
     folder.mkdir()
-    series = [k for k, v in trial.items() if isinstance(v, list)]
-    write.write_samples(folder / names.SAMPLES, {name: trial[name] for name in series})
+    series = {k: v for k, v in trial.items() if isinstance(v, list)}
+    for size, seconds in trial.get("batch_seconds", {}).items():
+        series[throughput.SERIES + size] = seconds
+    write.write_samples(folder / names.SAMPLES, series)
     (folder / "trial.json").write_text(json.dumps(measured.result, indent=1))
     (folder / "machine.json").write_bytes((measured.folder / "machine.json").read_bytes())
     if (text := measured.folder / TEXT).exists():

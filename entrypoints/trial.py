@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import models
+from analysis import throughput
 from analysis.flags import meaning
 from entrypoints import record
 from entrypoints.options import TARGET, Command, Or, whole
@@ -26,7 +27,6 @@ from entrypoints.supervisor import (
     preset_for,
     resolve,
 )
-from entrypoints.values import by_batch
 from entrypoints.worker import TEXT
 from measurement.errors import InputError
 from measurement.schedule import Condition
@@ -227,7 +227,8 @@ def _summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
         f"process peak {found['memory/process_peak_bytes'] / 2**20:,.0f} MiB, "
         f"{found['hardware/ceiling_fraction']:.0%} of the matrix-product ceiling"
     )
-    for size, rate in by_batch(measured.result["trial"]).items():
+    batched = measured.result["trial"].get("batch_seconds", {})
+    for size, rate in throughput.by_batch(batched).items():
         click.echo(f"  batches of {size}: {rate:,.1f} items/s")
     for flag in record.flags(measured, spec):
         click.echo(f"  {meaning(flag)}")

@@ -91,12 +91,6 @@ def _stream(trial: dict[str, Any], spec: TrialSpec) -> Values:
     }
 
 
-def by_batch(trial: dict[str, Any]) -> dict[int, float]:
-    """Batch size -> items a second in batched inference, smallest first."""
-    found = trial.get("batch_seconds", {}).items()
-    return {int(size): int(size) / float(np.median(seconds)) for size, seconds in found}
-
-
 def _batched(trial: dict[str, Any]) -> Values:
     return {
         **_quantiles("inference/latency_seconds", trial["latency_seconds"], (50, 90, 99)),
