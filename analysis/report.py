@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from analysis import wording
+from analysis import code_size, wording
 from analysis.findings import ArmSummary, Comparison, Drawing, Findings, Target
 from analysis.flags import Flag
 from analysis.units import quantity
@@ -133,6 +133,8 @@ def terminal(findings: Findings, every_metric: bool = False) -> str:
     for target in findings.targets:
         if target.role == "headline" and target.unit == "epochs":
             lines += ["", f"Target {_target(findings)}: " + target_line(findings, target)]
+    if counted := code_size.line(findings.arms):
+        lines += ["", counted]
     lines += ["", *(f"Note: {note}" for note in findings.notes), "", "Verdict", findings.headline]
     return "\n".join(lines) + "\n"
 
@@ -275,6 +277,10 @@ def markdown(findings: Findings) -> str:
     if findings.targets:
         lines += ["", f"## Time to {_target(findings)}", ""]
         lines += [f"- {target_line(findings, target)}" for target in findings.targets]
+    if counted := code_size.grid(findings.arms):
+        lines += ["", f"## {code_size.TITLE}", "", code_size.HOW_IT_IS_COUNTED, ""]
+        lines += [f"| {' | '.join(counted.header)} |", "|---" * len(counted.header) + "|"]
+        lines += [f"| {' | '.join(row)} |" for row in counted.rows]
     lines += ["", "## Notes", "", *(f"- {note}" for note in findings.notes)]
     return "\n".join(lines) + "\n"
 
@@ -335,6 +341,7 @@ def html(findings: Findings, drawings: Sequence[Drawing]) -> str:
         ],
         arm_columns=[n for n in ARM_COLUMNS if any(n in a.values for a in findings.arms)],
         metrics=METRICS,
+        code=code_size,
         value=_value,
         ratio_cell=ratio_cell,
         resolution_cell=resolution_cell,

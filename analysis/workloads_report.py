@@ -29,8 +29,10 @@ NUMBERS = (
     "inference/items_per_second",
     "memory/process_peak_bytes",
     *QUALITIES,
+    "code/source_lines",
+    "code/complexity",
 )
-"""Shown of every study that has them."""
+"""Shown of every study that has them; a quality and the size of the code have no ratio."""
 
 HOW_TO_READ = (
     "Each row is one study, analysed alone: the ratio is the median over its pairs of numerator / "
@@ -141,6 +143,8 @@ def _numbers(found: Workloads) -> Grid:
 def _value(arm: ArmSummary, name: str) -> str:
     if name not in arm.values:
         return "not measured"
+    if METRICS[name].exact:
+        return f"{arm.values[name][0]:.0f} {METRICS[name].unit}".strip()
     return quantity(arm.values[name][0], METRICS[name].unit)
 
 

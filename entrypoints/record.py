@@ -11,6 +11,7 @@ import numpy as np
 
 import models
 from analysis import throughput
+from entrypoints import code_size
 from entrypoints.supervisor import ROOT, Measured, TrialSpec, threads_of
 from entrypoints.values import energy_share, of, timed_seconds
 from entrypoints.worker import TEXT
@@ -56,6 +57,7 @@ def values(
     trial = measured.result["trial"]
     seconds = timed_seconds(spec.mode, trial)
     found = of(spec.mode, trial, spec)
+    found |= code_size.metrics(spec.workload, spec.condition.framework)
     missing: dict[str, str] = {}
 
     def add(name: str, value: float | None, reason: str) -> None:

@@ -74,8 +74,15 @@ _METRICS = (
     Metric("hardware/gpu_percent_mean", "%", None, "GPU use"),
     Metric("hardware/ceiling_flops_per_second", "FLOP/s", None, "matrix-product ceiling here"),
     Metric("audit/completion_ratio", "", None, "time of twice the steps over time of the steps"),
+    Metric("code/source_lines", "lines", None, "source lines", exact=True),
+    Metric("code/logical_lines", "lines", None, "logical lines", exact=True),
+    Metric("code/complexity", "", None, "cyclomatic complexity", exact=True),
+    Metric("code/complexity_most", "", None, "of the largest function", exact=True),
+    Metric("code/shared_source_lines", "lines", None, "used of models/layers: lines", exact=True),
+    Metric("code/shared_complexity", "", None, "used of models/layers: complexity", exact=True),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
+CODE = tuple(name for name in METRICS if name.startswith("code/"))  # size of a twin's source
 QUALITIES = ("eval/accuracy", "eval/perplexity")  # a target is one of them
 # Of these a run holds a history: by epoch.
 STEPPED = ("train/epoch_seconds", "train/epoch_items_per_second", "train/loss", *QUALITIES)

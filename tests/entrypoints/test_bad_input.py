@@ -53,6 +53,7 @@ MISTAKES = [
     (("study", "--checkpoint", "somewhere", *SMALL), "starts from random weights"),
     (("study", "--target", "1.5", *SMALL), "expected an accuracy of at most 1"),
     (("analyze", "--study", "never-run"), "no study named 'never-run'"),
+    (("code_size", "--workload", "mnits"), "unknown workload 'mnits'; choose one of: all, "),
     (("register", "--metric", "eval/acuracy"), "eval/acuracy"),
     (("register", "--run_id", "0" * 32), "0" * 32),
 ]

@@ -24,7 +24,7 @@ ALWAYS = [
     "train/step_seconds_p90", "train/items_per_second", "inference/latency_seconds_p50",
     "inference/latency_seconds_p90", "inference/latency_seconds_p99",
     "inference/items_per_second", "memory/process_peak_bytes", "hardware/flops_per_second",
-    "hardware/ceiling_fraction", "hardware/cpu_percent_mean",
+    "hardware/ceiling_fraction", "hardware/cpu_percent_mean", *names.CODE,
 ]  # fmt: skip
 SOMETIMES = [
     "memory/device_peak_bytes", "energy/joules", "energy/watts_mean", "target/seconds",
