@@ -18,6 +18,7 @@ import click
 
 import models
 from analysis import stopping
+from entrypoints import prices
 from entrypoints.analyze import analyze
 from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
@@ -305,6 +306,9 @@ def complete(options: dict[str, Any]) -> tuple[dict[str, Any], Condition]:
         "dataset": dataset_for(workload, options["dataset"]),
         "epochs": 0,
         "target": 0.0,
+        "price_per_hour": prices.per_hour(
+            options["price_per_hour"], options["price_table"], base.framework, base.device
+        ),
     }
     if mode == "train":
         epochs = models.setting(workload, "EPOCHS_OF").get(found["preset"], config.STUDY_EPOCHS)
@@ -386,6 +390,8 @@ def conduct(name: str, plan: dict[str, Any], sources: Sources) -> bool:
 @click.option(
     "--price_per_hour", type=click.FloatRange(min=0), default=0.0, show_default=True, help="USD"
 )
+@click.option("--price_table", default=prices.NONE, show_default=True,
+              help="CSV file with the columns chip, usd_per_hour")  # fmt: skip
 @click.option(
     "--slowdown_percent",
     type=click.FloatRange(0, 1000),

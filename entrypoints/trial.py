@@ -13,7 +13,7 @@ import click
 import models
 from analysis import throughput
 from analysis.flags import meaning
-from entrypoints import record
+from entrypoints import prices, record
 from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
 from entrypoints.record import quality_name
@@ -73,6 +73,7 @@ def options(workload: str) -> list[click.Parameter]:
         _option("blas", "shipped", "shipped | mkl | openblas | PATH"),
         _option("threads", 0, "0: every core", whole(0)),
         _option("price_per_hour", 0.0, "USD", click.FloatRange(min=0)),
+        _option("price_table", prices.NONE, "CSV file with the columns chip, usd_per_hour"),
     ]
     if config.KIND == "train":
         known = "random, or a folder that a trial saved: it starts from those weights"
@@ -133,7 +134,10 @@ def specification(workload: str, framework: str, values: dict[str, Any]) -> Tria
         epochs=models.epochs(workload, preset) if epochs == "preset" else epochs,
         target=checked_target(workload, values["target"]) if trains else 0.0,
         mode=mode,
-        **{k: values[k] for k in ("seed", "dataset", "data_dir", "price_per_hour", "checkpoint")},
+        price_per_hour=prices.per_hour(
+            values["price_per_hour"], values["price_table"], framework, condition.device
+        ),
+        **{k: values[k] for k in ("seed", "dataset", "data_dir", "checkpoint")},
     )
 
 

@@ -18,7 +18,7 @@ BASE = Condition("pytorch", "cpu")
 SIZES = models.options("mnist")
 OPTIONS = {
     "workload": "mnist", "preset": "smoke", "pairs": 8, "epochs": 1, "seed": 0, "margin": 0.05,
-    "dataset": "synthetic", "target": 0.9, "price_per_hour": 0.0, "gap_seconds": 0.0,
+    "dataset": "synthetic", "target": 0.9, "price_per_hour": 0.0, "price_table": "none", "gap_seconds": 0.0,
     "mode": "train", "checkpoint": "random", "arms": "mlx, pytorch", "slowdown_percent": 0.0, "until_resolved": False,
 }  # fmt: skip
 

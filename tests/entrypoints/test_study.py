@@ -84,7 +84,7 @@ ASKED = {
     "name": "auto", "mode": "auto", "preset": "auto", "arms": "mlx, pytorch", "pairs": 2,
     "epochs": "auto", "device": "cpu", "dtype": "float32", "threads": 0, "dataset": "auto",
     "checkpoint": "random", "data_dir": "auto", "seed": 0, "target": "auto", "margin": 0.05,
-    "price_per_hour": 0.0, "slowdown_percent": 0.0, "until_resolved": False, "gap_seconds": 0.0,
+    "price_per_hour": 0.0, "price_table": "none", "slowdown_percent": 0.0, "until_resolved": False, "gap_seconds": 0.0,
 }  # fmt: skip
 
 

@@ -82,6 +82,7 @@ OPTIONS: dict[str, Any] = {
     "dataset": "synthetic",
     "target": 0.9,
     "price_per_hour": 0.0,
+    "price_table": "none",
     "gap_seconds": 0.0,
     "margin": 0.05,
 }

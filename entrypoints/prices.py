@@ -1,0 +1,75 @@
+"""What an hour of this machine costs: given as a number, or looked up in a table by its chip."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+from entrypoints.probe import probe
+from measurement import machine
+from measurement.errors import InputError
+
+NONE = "none"
+_COLUMNS = ("chip", "usd_per_hour")
+_LARGEST = 1 << 20  # bytes of a table
+
+
+def per_hour(price: float, table: str, framework: str, device: str) -> float:
+    """USD an hour: `price`, or the row of the chip of `device` in `table`, a CSV file with the
+    columns chip and usd_per_hour; 0 where neither is given. Raises InputError."""
+    if table == NONE:
+        return price
+    if price:
+        raise InputError(
+            f"price_per_hour={price:g} and price_table={table} are both given; expected one of them"
+        )
+    rows, chip = _rows(Path(table).expanduser()), _chip(framework, device)
+    if chip not in rows:
+        raise InputError(
+            f"price_table={table} has no chip '{chip}'; expected it among: {', '.join(sorted(rows))}: "
+            "add a row, or give price_per_hour"
+        )
+    return rows[chip]
+
+
+def _chip(framework: str, device: str) -> str:
+    """The name of a device as a run records it: of the GPU where the work uses one, else of the CPU."""
+    if device != "cpu":
+        gpu = probe(framework)["devices"][1]
+        if "gpu" in gpu.get("versions", {}) and device != "cpu-cpu":
+            return str(gpu["versions"]["gpu"])
+    return machine.facts()["machine_cpu"]
+
+
+def _rows(path: Path) -> dict[str, float]:
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise InputError(
+                f"price_table={path} has over {_LARGEST:,} bytes; expected a short table"
+            )
+        with path.open(encoding="utf-8", newline="") as stream:
+            lines = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"price_table={path} cannot be read ({error}); expected a CSV file with the columns "
+            f"{' and '.join(_COLUMNS)}"
+        ) from None
+    found: dict[str, float] = {}
+    for number, line in enumerate(lines, start=2):
+        chip, text = (str(line.get(column) or "").strip() for column in _COLUMNS)
+        try:
+            price = float(text)
+        except ValueError:
+            price = math.nan
+        if not chip or not 0 <= price < math.inf or chip in found:
+            raise InputError(
+                f"price_table={path}, line {number}: '{chip}' at '{text}'; expected each chip once, "
+                f"with USD an hour, under the columns {' and '.join(_COLUMNS)}"
+            )
+        found[chip] = price
+    if not found:
+        raise InputError(
+            f"price_table={path} has no rows; expected the columns {' and '.join(_COLUMNS)}"
+        )
+    return found
