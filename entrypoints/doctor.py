@@ -13,8 +13,9 @@ import click
 
 import frameworks
 from analysis.flags import meaning
+from entrypoints import environment
 from entrypoints.options import Command
-from entrypoints.probe import probe
+from entrypoints.probe import missing, probe
 from entrypoints.supervisor import TrialFailed
 from measurement import blas, energy, machine
 from tracking import store, write
@@ -31,8 +32,8 @@ def lines() -> list[str]:
     warnings: list[str] = []
     tf32: dict[str, str] = {}
     for name in frameworks.names():
-        if not frameworks.available(name):
-            found.append(f"{name:10} not installed; pip install -r requirements.txt")
+        if environment.ready(name) is None:
+            found.append(f"{name:10} {missing(name)}")
             continue
         try:
             devices = probe(name, ceiling_seconds=0.3)["devices"]

@@ -9,17 +9,24 @@ from typing import Any
 
 import numpy as np
 
+import frameworks
 import models
 from analysis import throughput
+from analysis.fairness import OWN_BLAS
 from entrypoints import code_size
 from entrypoints.supervisor import ROOT, Measured, TrialSpec, threads_of
 from entrypoints.values import energy_share, of, timed_seconds
 from entrypoints.worker import TEXT
 from measurement import machine
+from serving.trained import SERVED
 from tracking import names, write
 from tracking.system import Sampler
 
 Place = Mapping[str, str]  # study, arm, pair, order
+UNSERVED = (
+    "The trained weights are in `model/`, to be used with `-P mode=infer -P checkpoint=FOLDER` in any of the "
+    "workload's frameworks. There is no MLflow model: nothing here serves this framework."
+)
 
 
 def flags(measured: Measured, spec: TrialSpec) -> list[str]:
@@ -135,7 +142,9 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
         "dtype": conditions["dtype"],
         "compile": conditions["compile"],
         "compile_inference": conditions["compile_inference"],
-        "blas": _blas_name(spec.condition.blas),
+        "blas": OWN_BLAS
+        if on_cpu and spec.condition.framework in frameworks.OWN_PRODUCTS
+        else _blas_name(spec.condition.blas),
         "blas_loaded": numerics["blas_loaded"] if on_cpu else "none (GPU)",
         "blas_threads": numerics["blas_threads"] if on_cpu else "none (GPU)",
         "threads": str(threads_of(spec.condition)),
@@ -255,6 +264,7 @@ def _note(
         f"{sentence(mode, condition, run_level)} Data: {conditions['data']['source']}. Weights: "
         f"{conditions['weights']['source']}.",
         "",
+        *([UNSERVED, ""] if mode == "train" and condition["framework"] not in SERVED else []),
         f"Flags: {', '.join(found_flags) or 'none'}.",
         "",
         *[f"- `{name}` not measured: {reason}" for name, reason in missing.items()],

@@ -11,7 +11,8 @@ import frameworks
 import models
 from entrypoints.options import Command
 from measurement.errors import InputError
-from tracking import names, registry, write
+from serving import trained
+from tracking import names, read, registry, write
 
 _PORT = 5001
 _EXAMPLE = "serving_input_example.json"  # MLflow keeps it beside every model with an example
@@ -48,6 +49,20 @@ def _chosen(value: str, known: list[str], what: str) -> str | None:
     return value
 
 
+def _expect_served(framework: str, run_id: str) -> None:
+    """Raises InputError for a framework whose runs hold no MLflow model, or such a run."""
+    found = {framework}
+    if run_id != "best":
+        found |= {
+            row.cell.get("framework", "") for row in read.trials(None, [run_id], finished=False)
+        }
+    for name in sorted(found & set(frameworks.names()) - set(trained.SERVED)):
+        raise InputError(
+            f"{name} runs hold no MLflow model, because nothing here serves {name}; expected one of "
+            f"{', '.join(trained.SERVED)}: use the weights of its run with mode=infer"
+        )
+
+
 @click.command(cls=Command)
 @click.option("--workload", default="mnist", show_default=True, help="Also the model's name.")
 @click.option("--metric", default="eval/accuracy", show_default=True, help="What best means.")
@@ -58,6 +73,7 @@ def main(workload: str, metric: str, framework: str, study: str, run_id: str) ->
     """Register the best trial whose evidence is complete, and say how to load and serve it."""
     models.load(workload, "config")
     write.adopt("register", f"register {workload}")
+    _expect_served(framework, run_id)
     done = registry.register_best(
         metric,
         workload,

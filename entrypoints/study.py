@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+import frameworks
 import models
 from analysis import stopping
-from entrypoints import prices
+from entrypoints import environment, prices
 from entrypoints.analyze import analyze
 from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
@@ -83,6 +84,12 @@ def _pairing(numerator: str, denominator: str, role: str) -> dict[str, str]:
     return {"numerator": numerator, "denominator": denominator, "role": role}
 
 
+def _further(arms: str, workload: str) -> list[str]:
+    """Frameworks with an environment of their own that the arms name and the workload has."""
+    named = {word for arm in arms.split(",") for word in arm.split()[:1]}
+    return sorted(named & set(frameworks.OWN_ENVIRONMENT) & set(models.frameworks(workload)))
+
+
 def _role(arm: Condition, reference: Condition, first: bool) -> str:
     """What a pairing asks, from what differs in it."""
     if arm.framework == reference.framework:
@@ -91,14 +98,18 @@ def _role(arm: Condition, reference: Condition, first: bool) -> str:
         ):  # fmt: skip
             if getattr(arm, key) != getattr(reference, key):
                 return role
-    return "headline" if first else "as shipped"
+    # A framework that takes no BLAS has no other like.
+    return "headline" if first or arm.framework in frameworks.OWN_PRODUCTS else "as shipped"
 
 
-def common_device(asked: str) -> str:
-    """`auto` -> gpu when both frameworks have one here, else cpu: never one of each."""
+def common_device(asked: str, further: Sequence[str] = ()) -> str:
+    """`auto` -> gpu when both frameworks have one here, and so have the `further` ones, else cpu:
+    never one of each."""
     if asked != "auto":
         return asked
-    found = [probe(framework)["devices"][1] for framework in ("mlx", "pytorch")]
+    for framework in further:
+        environment.python(framework)  # made now, if it is missing
+    found = [probe(framework)["devices"][1] for framework in ("mlx", "pytorch", *further)]
     return "cpu" if any("missing" in device for device in found) else "gpu"
 
 
@@ -290,7 +301,7 @@ def complete(options: dict[str, Any]) -> tuple[dict[str, Any], Condition]:
     config = models.load(workload, "config")
     base = Condition(
         "pytorch",
-        common_device(options["device"]),
+        common_device(options["device"], _further(options.get("arms", "auto"), workload)),
         options["dtype"],
         "auto",
         "shipped",

@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ import psutil
 import frameworks
 import models
 from entrypoints import overlay
+from entrypoints.environment import python
 from measurement import blas, energy, machine
 from measurement.errors import InputError
 from measurement.schedule import Condition
@@ -108,10 +108,6 @@ def resolve(
         raise InputError(
             f"workload '{workload}' has no twin in '{condition.framework}'; it has: {known}"
         )
-    if not frameworks.available(condition.framework):
-        raise InputError(
-            f"framework '{condition.framework}' is not installed; run 'pip install -r requirements.txt'"
-        )
     own = bool(config.OWN_DATA) and dataset.endswith(config.OWN_DATA)
     for name, value, choices in (
         ("dataset", config.DATASETS[0] if own else dataset, config.DATASETS),
@@ -127,6 +123,13 @@ def resolve(
             )
     if condition.threads < 0:
         raise InputError(f"threads={condition.threads}: expected 0 (every core) or more")
+    if condition.blas != "shipped" and (
+        own_products := frameworks.OWN_PRODUCTS.get(condition.framework)
+    ):
+        raise InputError(
+            f"blas={condition.blas}: {condition.framework} multiplies with {own_products} of its own, "
+            "which no library can replace; use blas=shipped"
+        )
     blas.find(condition.blas)
     overlay.folder(condition.framework, condition.version)  # now, not between two trials
     stored = stored_sizes(workload, checkpoint, data_dir)
@@ -137,6 +140,7 @@ def resolve(
             least = "of 0 or more" if name in zero else "above 0"
             raise InputError(f"{name}={value}: expected a number {least}")
     config.Config(**values).check()
+    python(condition.framework)  # now too; last, because it may take minutes
     return values
 
 
@@ -173,12 +177,13 @@ def threads_of(condition: Condition) -> int:
 
 
 def environment(threads: int, packages: str | None = None) -> dict[str, str]:
-    """The worker's environment: the same thread counts for every library, float32 as IEEE float32
-    in MLX too, and nothing of MLflow. packages: a folder that Python searches first."""
+    """The worker's environment variables: the same thread counts for every library, float32 as IEEE
+    float32 in MLX too, and nothing of MLflow. packages: a folder that Python searches first."""
     values = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     counts = ("OMP", "MKL", "OPENBLAS")
     values |= {f"{name}_NUM_THREADS": str(threads) for name in counts}
     values |= {"VECLIB_MAXIMUM_THREADS": str(threads), "MLX_ENABLE_TF32": "0"}
+    values |= {"TF_CPP_MIN_LOG_LEVEL": "2"}  # errors stay
     if packages:
         found = (packages, os.environ.get("PYTHONPATH", ""))
         values["PYTHONPATH"] = os.pathsep.join(filter(None, found))
@@ -211,7 +216,7 @@ def run_worker(
     kills = machine.memory_kills()
     with log.open("w") as log_file, (folder / "events.jsonl").open("a") as record:
         process = subprocess.Popen(
-            [sys.executable, "-m", "entrypoints.worker", str(folder / "spec.json"), str(writer)],
+            [spec["python"], "-m", "entrypoints.worker", str(folder / "spec.json"), str(writer)],
             cwd=ROOT,
             env=environment(spec["threads"], spec.get("packages")),
             stdout=log_file,
@@ -307,6 +312,7 @@ def worker_spec(spec: TrialSpec, action: str, metered: bool = False) -> dict[str
     packages = overlay.folder(condition.framework, condition.version)
     return {
         "action": action,
+        "python": str(python(condition.framework)),
         "workload": spec.workload,
         "framework": condition.framework,
         "device": condition.device,

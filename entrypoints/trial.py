@@ -13,7 +13,7 @@ import click
 import models
 from analysis import throughput
 from analysis.flags import meaning
-from entrypoints import prices, record
+from entrypoints import environment, prices, record
 from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
 from entrypoints.record import quality_name
@@ -153,6 +153,7 @@ def _device(framework: str, asked: str) -> str:
     """Where `auto` leads for one framework."""
     if asked != "auto":
         return asked
+    environment.python(framework)  # made now, if it has one of its own
     return "cpu" if "missing" in probe(framework)["devices"][1] else "gpu"
 
 

@@ -17,7 +17,9 @@ import numpy as np
 
 import frameworks
 import models
+from entrypoints import environment
 from entrypoints.options import Command
+from entrypoints.probe import missing
 from entrypoints.supervisor import (
     TrialFailed,
     TrialSpec,
@@ -110,8 +112,31 @@ def compare(
     return checks
 
 
+def asked_for(frameworks_option: str) -> list[str] | None:
+    """The frameworks that a user names, None for `auto`. Raises InputError for an unknown one."""
+    if frameworks_option == "auto":
+        return None
+    found = [name.strip() for name in frameworks_option.split(",")]
+    for name in found:
+        if name not in frameworks.names():
+            known = ", ".join(frameworks.names())
+            raise InputError(f"unknown framework '{name}'; choose one or more of: {known}")
+    return found
+
+
+def twins_of(workload: str, asked: list[str] | None) -> tuple[list[str], list[str]]:
+    """(twins to trace, twins left out because their framework is not here). Those asked for are all
+    traced, and PyTorch's: an environment that is missing is made."""
+    twins = models.frameworks(workload)
+    if asked is not None:
+        return [f for f in twins if f in (*asked, REFERENCE)], []
+    here = [f for f in twins if environment.ready(f)]
+    return here, [f for f in twins if f not in here]
+
+
 def verify(
     workload: str,
+    twins: list[str],
     preset: str,
     device: str,
     dtype: str,
@@ -120,10 +145,9 @@ def verify(
     compile: str = "auto",
     checkpoint: str = "random",
 ) -> list[Check]:
-    """Runs each installed twin in its own process and compares it with PyTorch's."""
+    """Runs each of the twins in its own process and compares it with PyTorch's."""
     config = models.load(workload, "config")
     dataset = dataset_for(workload, dataset)
-    twins = [f for f in models.frameworks(workload) if frameworks.available(f)]
     if REFERENCE not in twins or len(twins) < 2:
         raise InputError(f"verify needs PyTorch and one more framework installed; found: {twins}")
     folders, summaries = {}, {}
@@ -164,6 +188,12 @@ def verify(
 
 @click.command(cls=Command, help=__doc__)
 @click.option("--workload", default="all", show_default=True, help="a workload's name, or all")
+@click.option(
+    "--frameworks",
+    default="auto",
+    show_default=True,
+    help="as in tensorflow,mlx; auto: every one that is here",
+)
 @click.option("--preset", default="smoke", show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu | gpu | auto")
 @click.option("--dtype", default="float32", show_default=True)
@@ -173,7 +203,8 @@ def verify(
 @click.option(
     "--checkpoint", default="random", show_default=True, help="of a workload that generates"
 )
-def main(workload: str, **options: str) -> None:
+def main(workload: str, frameworks: str, **options: str) -> None:
+    asked = asked_for(frameworks)
     run_id = write.adopt("verify", f"verify {workload}")
     failed, said = False, []
 
@@ -181,9 +212,17 @@ def main(workload: str, **options: str) -> None:
         said.append(line)
         click.echo(line)
 
-    for name in models.names() if workload == "all" else [workload]:
+    names = models.names() if workload == "all" else [workload]
+    for name in names:
+        twins, left_out = twins_of(name, asked)
+        if workload == "all" and asked and not set(asked) & set(twins):
+            continue
+        for framework in left_out:
+            say(
+                f"left out  {name}: {framework}, {missing(framework)}, or by -P frameworks={framework}"
+            )
         try:
-            checks = verify(name, **options)
+            checks = verify(name, twins, **options)
         except TrialFailed as error:
             say(f"FAILED  {name}: {error}")
             failed = True

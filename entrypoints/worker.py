@@ -128,7 +128,7 @@ def main() -> int:
         except InputError as error:
             emit("refused", {"message": str(error)})
             return 2
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:  # TensorFlow's is no RuntimeError
             if not frameworks.out_of_memory(error):
                 raise
             emit("out_of_memory", {"message": " ".join(str(error).split())[:300]})

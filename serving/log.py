@@ -20,6 +20,7 @@ from tracking.store import reachable
 def log_model(run_id: str, framework: str, workload: str, folder: Path) -> str:
     """Log the model that a trial saved in `folder` (weights.safetensors, config.json) to its run,
     after the run's metrics, so that the model carries them too. Returns its URI, `models:/m-...`.
+    Of a framework that nothing here serves, the two files become artifacts: `runs:/.../model`.
 
     MLflow's own `log_model` infers requirements and tries the inputs out, which takes seconds; here
     requirements are given and the weights are checked against the configuration. Raises InputError
@@ -32,6 +33,10 @@ def log_model(run_id: str, framework: str, workload: str, folder: Path) -> str:
             f" of '{workload}'; give that trial's own folder"
         )
     with reachable():
+        if framework not in trained.SERVED:
+            for name in (trained.WEIGHTS_FILE, trained.CONFIG_FILE):
+                MlflowClient().log_artifact(run_id, str(folder / name), trained.ARTIFACT)
+            return f"runs:/{run_id}/{trained.ARTIFACT}"
         return _log(MlflowClient(), run_id, spec, folder)
 
 

@@ -17,6 +17,8 @@ from measurement.errors import InputError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
+SERVED = ("mlx", "pytorch")  # frameworks whose trained models become MLflow models
+ARTIFACT = "model"  # where a run keeps the two files of any other framework
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+from entrypoints import environment
+from measurement.errors import InputError
+from tests import own_environment
 
 # Before MLX is imported: float32 is IEEE float32, as the supervisor has it for a worker.
 os.environ["MLX_ENABLE_TF32"] = "0"
@@ -31,3 +37,20 @@ def project() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def in_tensorflow(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """in_tensorflow("-m", "pytest", ...): Python with those words in TensorFlow's own environment,
+    which is made in the user's cache by the first test that needs it."""
+    try:
+        python = environment.python("tensorflow")
+    except InputError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    lent = tmp_path_factory.mktemp("lent")
+    own_environment.lend(lent)
+    return lambda *words: own_environment.run(python, lent, *words)

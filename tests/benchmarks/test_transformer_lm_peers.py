@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 import frameworks
+import models
 from benchmarks import common, training, transformer_lm_peers
 from measurement.errors import InputError
 
 needs_all = pytest.mark.skipif(
-    not all(frameworks.available(name) for name in frameworks.names()),
-    reason="needs every framework installed",
+    not all(frameworks.available(name) for name in models.frameworks("transformer_lm")),
+    reason="needs every framework of the workload",
 )
 
 
@@ -34,7 +35,7 @@ def test_a_missing_checkout_is_one_line(monkeypatch, capsys, tmp_path):
 
 
 @needs_all
-@pytest.mark.parametrize("name", frameworks.names())
+@pytest.mark.parametrize("name", models.frameworks("transformer_lm"))
 def test_a_peer_with_other_losses_is_refused_before_anything_is_timed(name):
     session = common.session(name, options(), "off", "transformer_lm")
     same = common.session(name, options(), "off", "transformer_lm")

@@ -13,7 +13,8 @@ from mlflow.tracking import MlflowClient
 
 import frameworks
 import models
-from entrypoints import supervisor
+from entrypoints import environment, supervisor
+from entrypoints.probe import missing
 from measurement.audit import parity_difference, receipt_difference
 from tests.entrypoints.conftest import invoke
 from tracking import names
@@ -41,8 +42,8 @@ SPEEDS = {
 
 def trial(workload: str, framework: str, *words: str) -> Run:
     """The run of one smoke trial."""
-    if not frameworks.available(framework):
-        pytest.skip(f"{framework} is not installed")
+    if environment.ready(framework) is None:
+        pytest.skip(missing(framework))
     assert invoke("trial", workload, framework, *SMOKE, *words) == 0
     return MlflowClient().search_runs(["0"], order_by=["attributes.start_time DESC"])[0]
 
@@ -98,7 +99,7 @@ def test_a_trained_model_is_evaluated_without_training(
         assert not run.outputs.model_outputs
 
 
-@pytest.mark.parametrize("framework", frameworks.names())
+@pytest.mark.parametrize("framework", models.frameworks("mnist"))
 def test_a_trial_without_enough_memory_is_a_flagged_run(
     store: Path, framework: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

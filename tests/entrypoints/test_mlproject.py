@@ -10,6 +10,7 @@ import click
 import pytest
 import yaml
 
+import frameworks
 import models
 from entrypoints import trial
 from tests.entrypoints.conftest import ROOT
@@ -57,7 +58,8 @@ def test_every_workload_and_framework_has_an_entry_point() -> None:
 
 
 def test_pins_stand_in_one_place_only() -> None:
-    for file in ("requirements.txt", "requirements-dev.txt"):
+    files = ("requirements.txt", "requirements-dev.txt", *frameworks.OWN_ENVIRONMENT.values())
+    for file in files:
         lines = (ROOT / file).read_text().splitlines()
         assert not [line for line in lines if re.search("[=<>~]=", line.split(";")[0])]
     environment = yaml.safe_load((ROOT / "python_env.yaml").read_text())
@@ -65,7 +67,7 @@ def test_pins_stand_in_one_place_only() -> None:
     pinned = {
         re.split("[=<>]", line)[0] for line in (ROOT / "constraints.txt").read_text().split("\n")
     }
-    for file in ("requirements.txt", "requirements-dev.txt"):
+    for file in files:
         for line in (ROOT / file).read_text().splitlines():
             name = re.match(r"[A-Za-z][\w-]*", line)
             assert name is None or name.group() in {p.lower() for p in pinned}, line

@@ -13,6 +13,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 import frameworks
+import models
 from measurement.errors import InputError
 from tests.entrypoints.conftest import invoke
 from tracking import names, read
@@ -37,7 +38,7 @@ PARAMS = [
 TAGS = ["machine", "parity", "receipt", "tf32", "flags", "arm"]
 
 
-@pytest.fixture(scope="module", params=frameworks.names())
+@pytest.fixture(scope="module", params=models.frameworks("mnist"))
 def trial(request: pytest.FixtureRequest, module_store: Path) -> Run:
     """The run of one smoke trial of each framework."""
     if not frameworks.available(request.param):

@@ -93,7 +93,43 @@ def mlx_parts() -> SimpleNamespace:
     return SimpleNamespace(Net=Net, loss=loss, training=training)
 
 
-PARTS = {"pytorch": torch_parts, "mlx": mlx_parts}
+def tensorflow_parts() -> SimpleNamespace:
+    import tensorflow as tf
+
+    from models.layers import tensorflow as nn
+
+    class Net(nn.Module):
+        def __init__(self, fails: bool = False) -> None:
+            super().__init__()
+            self.out = nn.Linear(5, 2, bias=True)
+            self.layers = [nn.Linear(3, 5, bias=True), nn.Linear(5, 5, bias=True)]
+            self.fails = fails
+
+        def __call__(self, x):
+            for layer in self.layers:
+                x = tf.tanh(layer(x))
+            if self.fails:
+                raise ArithmeticError("in the middle")
+            return self.out(x)
+
+    def loss(model, x, y):
+        return tf.reduce_mean((model(x) - y) ** 2)
+
+    def training(model):
+        def step(x, y, rows):
+            parameters = model.parameters()
+            with tf.GradientTape() as tape:
+                value = loss(model, tf.gather(x, rows), tf.gather(y, rows))
+            for p, gradient in zip(parameters, tape.gradient(value, parameters), strict=True):
+                p.assign_sub(RATE * gradient)
+            return value
+
+        return step, [model.parameters()]
+
+    return SimpleNamespace(Net=Net, loss=loss, training=training)
+
+
+PARTS = {"pytorch": torch_parts, "mlx": mlx_parts, "tensorflow": tensorflow_parts}
 
 
 def plain(values: dict[str, Any], x: np.ndarray) -> dict[str, np.ndarray]:

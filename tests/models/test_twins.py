@@ -14,9 +14,12 @@ from twins import (
     PAIRS,
     REFERENCE,
     TRAINED,
+    TRAINED_TWINS,
     assert_equal,
     config_of,
     evidence,
+    here,
+    marked,
     needs_all,
     session,
     source,
@@ -117,7 +120,7 @@ def test_mnist_twins_agree_at_any_size(hidden_size, layers, batch_size, learning
 
 
 @needs_all
-@pytest.mark.parametrize(("workload", "twin"), PAIRS)
+@pytest.mark.parametrize(("workload", "twin"), marked(PAIRS))
 def test_twins_agree_at_the_smoke_size(workload, twin):
     config = models.load(workload, "config").SMOKE
     a, b = (evidence(workload, name, config) for name in (REFERENCE, twin))
@@ -129,7 +132,7 @@ def test_twins_agree_at_the_smoke_size(workload, twin):
 
 
 @needs_all
-@pytest.mark.parametrize(("workload", "twin"), PAIRS)
+@pytest.mark.parametrize(("workload", "twin"), marked(PAIRS))
 def test_a_compiled_twin_agrees_with_the_reference(workload, twin):
     config = config_of(workload)
     assert_equal(
@@ -151,7 +154,7 @@ def test_the_reference_agrees_with_itself_compiled(workload):
 
 
 @needs_all
-@pytest.mark.parametrize(("workload", "twin"), PAIRS)
+@pytest.mark.parametrize(("workload", "twin"), marked(PAIRS))
 @pytest.mark.parametrize("seed", range(2))
 def test_twins_agree_in_bfloat16_within_the_stated_bounds(workload, twin, seed):
     config = config_of(
@@ -174,7 +177,7 @@ def test_twins_agree_in_bfloat16_within_the_stated_bounds(workload, twin, seed):
 @pytest.mark.parametrize("workload", TRAINED)
 def test_predictions_and_scores_agree(workload):
     config = config_of(workload)
-    opened = [session(workload, name, config) for name in models.frameworks(workload)]
+    opened = [session(workload, name, config) for name in here(workload)]
     answers = [s.framework.read(s.work().predict_all()[0]) for s in opened]
     for answer in answers:
         assert len(answer) == min(config.inference_batch(), len(opened[0].test_items))
@@ -185,8 +188,7 @@ def test_predictions_and_scores_agree(workload):
 
 
 @needs_all
-@pytest.mark.parametrize("workload", TRAINED)
-@pytest.mark.parametrize("name", frameworks.names())
+@pytest.mark.parametrize(("workload", "name"), marked(TRAINED_TWINS))
 def test_a_session_starts_over_exactly(workload, name):
     """After a reset the same steps give the same losses: the optimiser was put back too."""
     opened = session(workload, name, config_of(workload))
@@ -203,7 +205,7 @@ def test_a_session_starts_over_exactly(workload, name):
 @pytest.mark.parametrize("workload", [w for w in models.names() if w not in TRAINED])
 def test_generated_tokens_agree(workload):
     config, outputs = config_of(workload), []
-    for name in models.frameworks(workload):
+    for name in here(workload):
         opened = session(workload, name, config)
         work = opened.work()
         token, cache = work.begin(0)
@@ -221,7 +223,7 @@ def test_evidence_needs_every_parameter():
     config = config_of("mnist")
     initial = draw(config.parameters(), 0)
     initial.pop("head.bias")
-    for name in frameworks.names():
+    for name in here("mnist"):
         if frameworks.available(name):
             with pytest.raises(ValueError, match="head.bias"):
                 evidence("mnist", name, config, initial=initial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -30,8 +31,25 @@ PAIRS = [
     for twin in models.frameworks(workload)
     if twin != REFERENCE
 ]
+# A framework with an environment of its own is compared there: see tensorflow_cases.py.
+ELSEWHERE = pytest.mark.skip(reason="has an environment of its own: see test_tensorflow.py")
+
+
+def here(workload: str) -> list[str]:
+    """The frameworks whose twins run in this process."""
+    return [f for f in models.frameworks(workload) if f not in frameworks.OWN_ENVIRONMENT]
+
+
+def marked(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    """Workloads and frameworks as parameters of a test that runs the twins in this process."""
+    return [
+        pytest.param(workload, twin, marks=[ELSEWHERE] if twin not in here(workload) else [])
+        for workload, twin in pairs
+    ]
+
+
 TRAINED = [w for w in models.names() if models.load(w, "config").KIND == "train"]
-TRAINED_PAIRS = [pair for pair in PAIRS if pair[0] in TRAINED]
+TRAINED_TWINS = [(w, f) for w in TRAINED for f in models.frameworks(w)]
 ITEMS, BATCH = 20, 7  # batches of 7, 7 and 6
 # workload -> sizes for seconds, where those of the smoke preset take longer
 TINY = {
@@ -45,8 +63,10 @@ TINY = {
 }
 
 needs_all = pytest.mark.skipif(
-    not all(frameworks.available(name) for name in frameworks.names()),
-    reason="needs every framework installed",
+    not all(
+        frameworks.available(f) for f in frameworks.names() if f not in frameworks.OWN_ENVIRONMENT
+    ),
+    reason="needs every framework that has no environment of its own",
 )
 
 
