@@ -24,7 +24,11 @@ NEW = [name for name in models.names() if name != "mnist"]  # which has tests of
 SPEEDS = {
     "transformer_lm": ("train/tokens_per_second", "eval/perplexity"),
     "bert_tiny": ("train/items_per_second", "eval/accuracy"),
-    "deit_small": ("train/items_per_second", "eval/accuracy", "inference/latency_seconds_p90"),
+    "deit_small": (  # an epoch of 64 images teaches no accuracy above 0
+        "train/items_per_second",
+        "inference/latency_seconds_p90",
+        "inference/batch_items_per_second",
+    ),
     "tinyllama": (
         "inference/prefill_tokens_per_second",
         "inference/decode_tokens_per_second",
