@@ -46,7 +46,7 @@ class Adapter:
                 "device=gpu: MLX sees no GPU here; use device=cpu, or install mlx[cuda13] (NVIDIA)"
             )
         self.device = "cpu" if device == "cpu" or not gpu else "gpu"
-        mx.set_default_device(mx.cpu if self.device == "cpu" else mx.gpu)
+        self.select()
         self.dtype = dtype
         self._dtype = _DTYPES[dtype]
         # MLX's own CPU kernels run on one thread; only its BLAS takes `threads`, which it reads
@@ -163,6 +163,18 @@ class Adapter:
 
     def inference(self) -> AbstractContextManager[Any]:
         return nullcontext()  # MLX records gradients only where they are asked for
+
+    def select(self) -> None:
+        mx.set_default_device(mx.cpu if self.device == "cpu" else mx.gpu)
+
+    def move(self, *arrays: mx.array) -> tuple[mx.array, ...]:
+        return arrays
+
+    def unmoved(self) -> str | None:
+        return "an MLX array belongs to no device: there is no call that moves it"
+
+    def place(self, array: mx.array) -> str | None:
+        return None
 
     def reset_peak_memory(self) -> None:
         mx.reset_peak_memory()

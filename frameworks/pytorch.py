@@ -168,6 +168,18 @@ class Adapter:
     def inference(self) -> AbstractContextManager[Any]:
         return torch.inference_mode()
 
+    def select(self) -> None:
+        pass  # PyTorch computes where the arrays lie
+
+    def move(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(array.to(self._torch) for array in arrays)
+
+    def unmoved(self) -> str | None:
+        return None
+
+    def place(self, array: torch.Tensor) -> str | None:
+        return "cpu" if array.device.type == "cpu" else "gpu"
+
     def reset_peak_memory(self) -> None:
         if self._torch.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

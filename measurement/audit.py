@@ -39,7 +39,7 @@ KINK_TOLERANCE = 1e-3
 # Below this share of the largest gradient of all, an array's own gradient is not its scale: what
 # is left there is what rounding left of cancelling terms.
 GRADIENT_FLOOR = 1e-6
-NO_OPTIMISER = "none"  # of a generation
+NO_OPTIMISER = "none"  # of work that learns nothing
 COMPLETION_BOUNDS = (1.6, 2.5)
 RESIDUE_BOUND = 0.5
 # After whole epochs two float32 trainings drift apart a little by rounding alone.
@@ -101,6 +101,19 @@ class GenerationReceipt:
     kind: str = "generate"
 
 
+@dataclass(frozen=True)
+class SwitchReceipt:
+    """What one trial on two devices did in its timed passes. products: results that were counted.
+    check_value: how far the last matrices are from 1, on average."""
+
+    loops: int
+    products: int
+    flops: int
+    latency_calls: int
+    check_value: float
+    kind: str = "switch"
+
+
 # kind -> (fields that are equal whole numbers, fields that are close, fields that are equal texts)
 _RECEIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "train": (
@@ -122,6 +135,11 @@ _RECEIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] =
         ("items", "prompt_tokens", "tokens", "flops", "latency_calls"),
         (),
         ("tokens_digest",),
+    ),
+    "switch": (
+        ("loops", "products", "flops", "latency_calls"),
+        ("check_value",),
+        (),
     ),
 }
 
@@ -167,7 +185,8 @@ def parity_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) 
 
     The evidence: digest of the work (workload, sizes, data, dtype), parameter count, fingerprints
     of outputs and gradients on the first batch, the losses of ten steps and the update they made.
-    A generation has no gradients and no update: its losses are those of ten tokens given to it.
+    A generation has no gradients and no update: its losses are those of ten tokens given to it. Nor
+    has work on two devices: its losses are the mean of each matrix after each of ten loops.
     """
     if not a or not b:
         return "evidence of equal work is missing"

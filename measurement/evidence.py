@@ -22,7 +22,8 @@ PROBE_STEPS = 10
 class Evidence:
     """outputs: layer -> array, in order of computation; gradients and updates: parameter -> array
     (update = after ten steps minus before); losses: of the ten steps. A generation has neither
-    gradients nor updates, its optimiser is "none" and its losses are those of ten given tokens."""
+    gradients nor updates, its optimiser is "none" and its losses are those of ten given tokens. So
+    has work on two devices, whose losses are the mean of each matrix after each of ten loops."""
 
     work: str
     dtype: str
@@ -105,6 +106,27 @@ def collect_generation(
         losses.append(_negative_log_likelihood(framework.read(logits), token))
         _, logits, cache = advance(framework.put(np.array([token], np.int32)), cache)
     return Evidence(work, framework.dtype, parameters, outputs, {}, losses, {}, NO_OPTIMISER)
+
+
+def collect_switching(
+    framework: Framework,
+    halves: Sequence[Callable[..., Sequence[Any]]],
+    matrices: Sequence[Any],
+    names: Sequence[Sequence[str]],
+    work: str,
+) -> Evidence:
+    """Takes the result of every product of one loop, named `names` for each half, and the mean of
+    each matrix after each of ten loops. halves: a device's, with the move to it, as they are timed."""
+    outputs: dict[str, np.ndarray] = {}
+    means: list[float] = []
+    for _ in range(PROBE_STEPS):
+        for half, named in zip(halves, names, strict=True):
+            matrices = half(*matrices)
+            for name, matrix in zip(named, matrices, strict=True):
+                if name not in outputs:  # a copy: on the CPU it may be a view of the matrix
+                    outputs[name] = np.array(framework.read(matrix))
+        means += [float(np.mean(framework.read(matrix), dtype=np.float64)) for matrix in matrices]
+    return Evidence(work, framework.dtype, 0, outputs, {}, means, {}, NO_OPTIMISER)
 
 
 def _negative_log_likelihood(logits: np.ndarray, token: int) -> float:

@@ -100,3 +100,26 @@ class Framework(Protocol):
     def matmul(self, size: int) -> Callable[[], None]:
         """A call that multiplies two resident (size, size) matrices of this dtype and waits."""
         ...
+
+
+class TwoDevices(Framework, Protocol):
+    """What a workload needs besides, that computes on two devices in turn: a process then has one
+    adapter for each of them."""
+
+    def select(self) -> None:
+        """Work from now on runs on this device, where its arrays do not decide that."""
+        ...
+
+    def move(self, *arrays: Array) -> tuple[Array, ...]:
+        """The arrays on this device; submits. Arrays that are there already, or belong to every
+        device, are returned as they are."""
+        ...
+
+    def unmoved(self) -> str | None:
+        """None when `move` is the transfer, so that it can be timed; else why there is nothing to
+        time."""
+        ...
+
+    def place(self, array: Array) -> str | None:
+        """Where an array lies, cpu or gpu; None where the framework does not say."""
+        ...
