@@ -51,6 +51,13 @@ COMPARED = (
     "stream/update_seconds_p90",
     "stream/update_seconds_p99",
     "stream/updates_per_second",
+    "switch/total_seconds",
+    "switch/first_call_seconds",
+    "switch/loop_seconds_p50",
+    "switch/loop_seconds_p90",
+    "switch/first_device_seconds",
+    "switch/second_device_seconds",
+    "switch/transfer_seconds",
     "target/seconds",
     "memory/process_peak_bytes",
     "memory/device_peak_bytes",
@@ -72,6 +79,7 @@ SHOWN = (
     "eval/perplexity",
     "inference/output_tokens",
     "eval/quality_before",
+    "switch/parts_ratio",
     "train/loss",
     "hardware/cpu_percent_mean",
     "hardware/gpu_percent_mean",
@@ -84,6 +92,7 @@ PERCENTILES = (
     "inference/latency_seconds_p",
     "inference/token_seconds_p",
     "stream/update_seconds_p",
+    "switch/loop_seconds_p",
 )
 """Of the single calls that a receipt counts."""
 

@@ -27,6 +27,9 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
     phases = [
         name for name in trial_figures.PHASES if any(name in arm.values for arm in findings.arms)
     ]
+    parts = [
+        name for name in trial_figures.PARTS if any(name in arm.values for arm in findings.arms)
+    ]
     target = wording.target(study.quality, study.target) if findings.arrivals else ""
     epochs = {run: series.get("epoch_seconds", ()) for run, series in samples.items()}
     generations = {
@@ -34,6 +37,7 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
         for run, series in samples.items()
         if "begin_seconds" in series
     }
+    passes = {run: series.get("pass_seconds", ()) for run, series in samples.items()}
     rates = {run: throughput.of_samples(series) for run, series in samples.items()}
     plans: list[tuple[str, str, str, bool, Callable[[Theme], Figure]]] = [
         (
@@ -55,18 +59,16 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
         (
             "generation",
             "The phases of a generation: large marks are medians of an arm, dots single trials",
-            "Every trial's value and the median of each arm: "
-            + "; ".join(
-                f"{METRICS[name].label} "
-                + ", ".join(
-                    f"{quantity(arm.values[name][0], METRICS[name].unit)} for {arm.name}"
-                    for arm in findings.arms
-                    if name in arm.values
-                )
-                for name in phases
-            ),
+            "Every trial's value and the median of each arm: " + _medians(findings, phases),
             bool(phases),
             lambda theme: trial_figures.phases(findings, phases, theme),
+        ),
+        (
+            "parts",
+            "The parts of a loop: large marks are medians of an arm, dots single trials",
+            "Every trial's value and the median of each arm: " + _medians(findings, parts),
+            bool(parts),
+            lambda theme: trial_figures.phases(findings, parts, theme),
         ),
         (
             "epoch_times",
@@ -92,6 +94,20 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
             lambda theme: trial_figures.latency(
                 findings, samples, "token_seconds", "a token", theme
             ),
+        ),
+        (
+            "pass_times",
+            "Time of all loops, by trial",
+            "Seconds of each timed pass of each trial, one group of marks for each pair.",
+            trial_figures.has(samples, "pass_seconds"),
+            lambda theme: trial_figures.by_trial(findings, passes, "time of all loops", theme),
+        ),
+        (
+            "loop_latency",
+            "Time of a loop: share of loops done within a time",
+            "Empirical distribution of the time of single loops, one line a trial, coloured by arm.",
+            trial_figures.has(samples, "loop_seconds"),
+            lambda theme: trial_figures.latency(findings, samples, "loop_seconds", "a loop", theme),
         ),
         (
             "update_latency",
@@ -130,6 +146,19 @@ def draw(findings: Findings, samples: Samples) -> list[Drawing]:
     return [
         drawing(name, title, alt, plan) for name, title, alt, possible, plan in plans if possible
     ]
+
+
+def _medians(findings: Findings, names: Sequence[str]) -> str:
+    """The median of each arm in each metric, in words."""
+    return "; ".join(
+        f"{METRICS[name].label} "
+        + ", ".join(
+            f"{quantity(arm.values[name][0], METRICS[name].unit)} for {arm.name}"
+            for arm in findings.arms
+            if name in arm.values
+        )
+        for name in names
+    )
 
 
 def _label(comparisons: Sequence[Comparison], metric: str) -> str:

@@ -36,6 +36,12 @@ ARM_COLUMNS = (
     "stream/update_seconds_p90",
     "stream/update_seconds_p99",
     "stream/updates_per_second",
+    "switch/total_seconds",
+    "switch/loop_seconds_p50",
+    "switch/loop_seconds_p90",
+    "switch/first_device_seconds",
+    "switch/second_device_seconds",
+    "switch/transfer_seconds",
     "memory/process_peak_bytes",
     "energy/joules",
     "eval/quality_before",
@@ -51,10 +57,12 @@ ARM_LINE = (
     "inference/decode_tokens_per_second",
     "inference/latency_seconds_p50",
     "stream/total_seconds",
+    "switch/total_seconds",
+    "switch/transfer_seconds",
     *QUALITIES,
 )
 
-FIRST = ("ratio_by_pairing", "generation")
+FIRST = ("ratio_by_pairing", "generation", "parts")
 """Figures that stand above the tables."""
 
 

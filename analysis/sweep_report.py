@@ -74,8 +74,10 @@ def _targets(findings: Findings) -> tuple[Section, ...]:
         for target in findings.targets
         if target.role == "sweep" and target.unit == "s"
     )
+    if not lines:  # as of work that has no quality to reach
+        return ()
     title = f"Time to {wording.target(findings.study.quality, findings.study.target)}"
-    return (Section(title=title, points=lines),) * bool(lines)
+    return (Section(title=title, points=lines),)
 
 
 def _primary(sweep: Sweep, figures: dict[str, Drawing]) -> Section:

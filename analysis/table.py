@@ -171,6 +171,19 @@ def _twice_known(row: Row) -> Iterator[tuple[float, float, float, str]]:
                 "per second"
             ),
         )
+    halves = [get(f"switch/{name}_device_seconds") for name in ("first", "second")]
+    seconds, loops = get("switch/total_seconds"), row.cell.get("loops", "")
+    if halves[0] and halves[1] and seconds and loops.isdecimal():
+        parts = int(loops) * (halves[0] + halves[1] + (get("switch/transfer_seconds") or 0.0))
+        yield (
+            parts,
+            seconds,
+            20.0,
+            (
+                f"{loops} loops of {halves[0]:g} s on the first device and {halves[1]:g} s on the second "
+                f"take {parts:.4g} s, the run says {seconds:.4g} s; expected seconds"
+            ),
+        )
     rate = get("inference/prefill_tokens_per_second")
     if begin and rate and items and prompt:
         yield (
@@ -191,6 +204,7 @@ def _is_amount(name: str) -> bool:
             "train",
             "inference",
             "stream",
+            "switch",
             "memory",
             "target",
         }

@@ -26,6 +26,14 @@ PHASES = (
 )
 """What a generation is made of; decoding is never mixed with what goes before it."""
 
+PARTS = (
+    "switch/first_device_seconds",
+    "switch/second_device_seconds",
+    "switch/transfer_seconds",
+    "switch/loop_seconds_p50",
+)
+"""What a loop over two devices is made of, and the loop."""
+
 
 def arms(findings: Findings, theme: Theme) -> list[tuple[str, str, str]]:
     """(arm, colour, marker) in the order of the study."""

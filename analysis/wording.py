@@ -30,6 +30,7 @@ MODES = {
     "infer": "inference",
     "generate": "generation",
     "stream": "continuous learning",
+    "switch": "switching between devices",
 }
 """What the trials of a study did, by its mode."""
 

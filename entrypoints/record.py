@@ -13,6 +13,7 @@ import frameworks
 import models
 from analysis import throughput
 from analysis.fairness import OWN_BLAS
+from analysis.units import quantity
 from entrypoints import code_size
 from entrypoints.supervisor import ROOT, Measured, TrialSpec, threads_of
 from entrypoints.values import energy_share, of, timed_seconds
@@ -37,7 +38,7 @@ def flags(measured: Measured, spec: TrialSpec) -> list[str]:
         found.append("LOAD")
     if measured.stolen_fraction > machine.BUSY_FRACTION:
         found.append("STOLEN-CPU")
-    if conditions["device"] == "cpu" and conditions["numerics"]["blas_name"] == "reference":
+    if "cpu" in conditions["device"] and conditions["numerics"]["blas_name"] == "reference":
         found.append("REFERENCE-BLAS")
     if not measured.result["completed"]:
         found.append("AUDIT")
@@ -75,7 +76,7 @@ def values(
 
     no_gpu = "the device is the CPU"
     add("memory/device_peak_bytes", trial["device_peak_bytes"], no_gpu)
-    on_gpu = measured.result["conditions"]["device"] == "gpu"
+    on_gpu = "gpu" in measured.result["conditions"]["device"]
     add(
         "hardware/gpu_percent_mean",
         gpu_percent if on_gpu else None,
@@ -85,6 +86,8 @@ def values(
         never = f"the target of {spec.target:g} was not met in {spec.epochs} epochs (censored)"
         add("target/seconds", trial["target_seconds"], never)
         add("target/epochs", trial["target_epochs"], never)
+    if spec.mode == "switch" and trial["unmoved"] is not None:
+        missing["switch/transfer_seconds"] = trial["unmoved"]
     joules = measured.energy.joules
     if joules is not None:  # of the window's work, so scaled to that which was timed
         joules *= energy_share(spec.mode, trial, spec)
@@ -133,7 +136,7 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
     conditions = measured.result["conditions"]
     numerics = conditions["numerics"]
     # On a GPU no product goes through the process's BLAS, so it is no part of the condition.
-    on_cpu = conditions["device"] == "cpu"
+    on_cpu = "cpu" in conditions["device"]
     found = {
         "workload": spec.workload,
         "mode": spec.mode,
@@ -255,6 +258,7 @@ def _note(
         "infer": "runs",
         "generate": "generates with",
         "stream": "goes on training",
+        "switch": "runs",
     }[mode]
     lines = [
         f"**{condition['framework']} {condition['version_framework']}** {verb} `{condition['workload']}` "
@@ -280,6 +284,22 @@ def sentence(mode: str, condition: Mapping[str, str], found: Mapping[str, float]
             f"{found['inference/token_seconds_p50'] * 1e3:.1f} ms a token (p90 "
             f"{found['inference/token_seconds_p90'] * 1e3:.1f} ms); timed generations took "
             f"{found['inference/total_seconds']:.2f} s."
+        )
+    if mode == "switch":
+        total, p50, p90, *parts = (
+            quantity(found[name], "s") if name in found else "not measured"
+            for name in (
+                "switch/total_seconds",
+                "switch/loop_seconds_p50",
+                "switch/loop_seconds_p90",
+                "switch/first_device_seconds",
+                "switch/second_device_seconds",
+                "switch/transfer_seconds",
+            )
+        )
+        return (
+            f"**{total}** for all loops, {p50} a loop (p90 {p90}): first device {parts[0]}, second "
+            f"{parts[1]}, transfer {parts[2]}."
         )
     if mode == "stream":
         return (

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from measurement.evidence import (
 from measurement.framework import Framework
 from models.batches import epoch_rows
 from models.parameters import draw
+
+if TYPE_CHECKING:
+    from entrypoints.switch_session import SwitchSession
 
 _PROBE_ITEMS = 4  # whose layer outputs are evidence: those of a whole batch may not fit twice
 
@@ -348,10 +351,14 @@ class GenerationSession(_Base):
         return self._conditions(data, self.weights)
 
 
-def open_session(spec: dict[str, Any]) -> Session | GenerationSession:
+def open_session(spec: dict[str, Any]) -> Session | GenerationSession | SwitchSession:
     """The session of a specification, by the workload's kind and the mode asked for."""
     if spec["mode"] == "generate":
         return GenerationSession(spec)
+    if spec["mode"] == "switch":
+        from entrypoints.switch_session import SwitchSession  # it extends what stands here
+
+        return SwitchSession(spec)
     if spec["checkpoint"] != "random":
         from serving import trained  # no MLflow in it
 

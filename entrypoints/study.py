@@ -45,7 +45,7 @@ def default_arms(device: str, as_shipped: bool = True) -> tuple[list[str], list[
     On a Linux CPU the MLX wheel multiplies with the reference BLAS, so the headline gives both
     frameworks the same better library; as_shipped: two more arms show what pip alone gives.
     """
-    tuned = blas.better() if device == "cpu" and sys.platform == "linux" else None
+    tuned = blas.better() if "cpu" in device and sys.platform == "linux" else None
     suffix = f" blas={tuned}" if tuned else ""
     mlx, torch = f"mlx{suffix}", f"pytorch{suffix}"
     arms = [mlx, torch, f"{torch} {AGAIN}"]
@@ -113,6 +113,19 @@ def common_device(asked: str, further: Sequence[str] = ()) -> str:
     return "cpu" if any("missing" in device for device in found) else "gpu"
 
 
+def two_devices(workload: str, device: str) -> str:
+    """`device`, which names two. Raises InputError where a framework finds no second one here."""
+    if "gpu" not in device:
+        return device
+    without = [f for f in ("mlx", "pytorch") if "missing" in probe(f)["devices"][1]]
+    if without:
+        raise InputError(
+            f"device={device}: {' and '.join(without)} see no GPU here, so there is nothing to switch "
+            f"to; device=cpu-cpu runs both halves of '{workload}' on the CPU"
+        )
+    return device
+
+
 def design(options: dict[str, Any], base: Condition) -> dict[str, Any]:
     """Everything that is fixed before the first trial."""
     if options["arms"] == "auto":
@@ -139,9 +152,8 @@ def fixed(
     return {
         "workload": options["workload"],
         "mode": options["mode"],
-        "quality": str(models.load(options["workload"], "config").QUALITY)
-        if options["mode"] != "generate"
-        else "none",
+        # of a workload that is never trained there is none
+        "quality": str(getattr(models.load(options["workload"], "config"), "QUALITY", "none")),
         "checkpoint": Path(options["checkpoint"]).name,
         "preset": options["preset"],
         "pairs": options["pairs"],
@@ -299,9 +311,12 @@ def complete(options: dict[str, Any]) -> tuple[dict[str, Any], Condition]:
     share unless they say otherwise). Raises InputError."""
     workload = options["workload"]
     config = models.load(workload, "config")
+    device = models.device(workload, options["device"])
     base = Condition(
         "pytorch",
-        common_device(options["device"], _further(options.get("arms", "auto"), workload)),
+        two_devices(workload, device)
+        if "-" in device
+        else common_device(device, _further(options.get("arms", "auto"), workload)),
         options["dtype"],
         "auto",
         "shipped",
@@ -386,7 +401,10 @@ def conduct(name: str, plan: dict[str, Any], sources: Sources) -> bool:
 )
 @click.option("--epochs", type=Or("auto", whole(1)), default="auto", show_default=True)
 @click.option(
-    "--device", default="auto", show_default=True, help="cpu | gpu | auto (gpu if both have one)"
+    "--device",
+    default="auto",
+    show_default=True,
+    help="as of a trial; auto: gpu if both have one",
 )
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--threads", type=whole(0), default=0, show_default=True, help="0: every core")

@@ -149,17 +149,23 @@ def stored_sizes(workload: str, checkpoint: str, data_dir: str) -> dict[str, Any
     its trial had. Raises InputError."""
     if checkpoint == "random":
         return {}
-    if models.load(workload, "config").KIND == "generate":
+    kind = models.load(workload, "config").KIND
+    if kind == "switch":
+        raise InputError(
+            f"checkpoint={checkpoint}: workload '{workload}' has no weights; leave it out"
+        )
+    if kind == "generate":
         found: dict[str, Any] = models.load(workload, "checkpoint").sizes(checkpoint, data_dir)
         return found
     return asdict(trained.read_of(workload, checkpoint).config)
 
 
 def preset_for(workload: str, preset: str, device: str) -> str:
-    """`auto` is the workload's size for a device, "cpu" or "gpu"."""
-    if preset != "auto" or device not in ("cpu", "gpu"):
+    """`auto` is the workload's size for a device; of two devices, for the faster one."""
+    places = set(device.split("-"))
+    if preset != "auto" or not places <= {"cpu", "gpu"}:
         return preset
-    return str(models.load(workload, "config").DEFAULT_PRESET[device])
+    return str(models.load(workload, "config").DEFAULT_PRESET["gpu" if "gpu" in places else "cpu"])
 
 
 def dataset_for(workload: str, dataset: str) -> str:
@@ -255,7 +261,7 @@ def run_worker(
 def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
     """One trial from start to local record. Knows nothing of MLflow."""
     folder = new_folder(f"{spec.condition.framework}-{spec.workload}")
-    meters = {device: energy.find(device) for device in ("cpu", "gpu")}
+    meters = {device: energy.find(device) for device in ("cpu", "gpu", "cpu-cpu", "cpu-gpu")}
     window = energy.Window(None, "no window")
     events: list[dict[str, Any]] = []
     watch = _Watch()
@@ -358,7 +364,7 @@ def _out_of_memory(spec: dict[str, Any]) -> str:
 
 def _where(spec: dict[str, Any]) -> str:
     sizes = spec.get("sizes", {})
-    batch = f"batch_size={sizes['batch_size']}" if "batch_size" in sizes else "a batch of 1"
+    batch = next((f"{n}={sizes[n]}" for n in ("batch_size", "size") if n in sizes), "a batch of 1")
     return (
         f"on device={spec.get('device')} with {batch} of {spec.get('workload')} in "
         f"{spec.get('framework')}"

@@ -24,8 +24,7 @@ class SwitchSession(_Base):
     matrices lie before and after a loop: the CPU."""
 
     def __init__(self, spec: dict[str, Any], twin: ModuleType | None = None) -> None:
-        device = models.load(spec["workload"], "config").DEVICES[0]
-        device = device if spec["device"] == "auto" else spec["device"]
+        device = models.device(spec["workload"], spec["device"])
         home, away = device.split("-")
         first = None if away == home else _first(spec, device, away)
         super().__init__({**spec, "device": home}, twin)

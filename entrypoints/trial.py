@@ -84,7 +84,8 @@ def options(workload: str) -> list[click.Parameter]:
         ]
     else:
         known = "random, a folder or file of safetensors, or a hub id"
-    listed.append(_option("checkpoint", "random", known))
+    if config.KIND != "switch":  # which has no weights
+        listed.append(_option("checkpoint", "random", known))
     for name, kind in models.options(workload).items():
         default = getattr(config.PRESETS[config.DEFAULT_PRESET["gpu"]], name)
         listed.append(_option(name, "preset", f"{default:g} on a GPU", Or("preset", _TYPES[kind])))
@@ -108,12 +109,13 @@ def _epochs(workload: str) -> click.Parameter:
 
 def specification(workload: str, framework: str, values: dict[str, Any]) -> TrialSpec:
     """Options -> a checked specification. Raises InputError."""
+    values = {"checkpoint": "random", **values}
     condition = Condition(
         framework, *(values[k] for k in ("device", "dtype", "compile", "blas", "threads"))
     )
     preset = values["preset"]
     if preset == "auto":
-        preset = preset_for(workload, preset, _device(framework, condition.device))
+        preset = preset_for(workload, preset, _device(workload, framework, condition.device))
     chosen = {n: values[n] for n in models.options(workload) if values[n] != "preset"}
     places = values["checkpoint"], values["data_dir"]
     sizes = resolve(workload, preset, chosen, values["dataset"], condition, *places)
@@ -149,10 +151,11 @@ def checked_target(workload: str, target: float) -> float:
     return target
 
 
-def _device(framework: str, asked: str) -> str:
+def _device(workload: str, framework: str, asked: str) -> str:
     """Where `auto` leads for one framework."""
-    if asked != "auto":
-        return asked
+    device = models.device(workload, asked)
+    if device != "auto":
+        return device
     environment.python(framework)  # made now, if it has one of its own
     return "cpu" if "missing" in probe(framework)["devices"][1] else "gpu"
 
@@ -178,7 +181,8 @@ def command(workload: str, framework: str) -> click.Command:
 
 def _progress(spec: TrialSpec) -> Listener:
     seconds: list[float] = []
-    name = METRICS[quality_name(spec)].label if spec.mode != "generate" else ""
+    config = models.load(spec.workload, "config")
+    name = METRICS[quality_name(spec)].label if config.KIND == "train" else ""
 
     def show(event: dict[str, Any]) -> None:
         if event["event"] == "ready":
@@ -207,6 +211,11 @@ def _progress(spec: TrialSpec) -> Listener:
             click.echo(
                 f"pass {event['number'] + 1}  {took:.3f} s for {event['tokens']} tokens", err=True
             )
+        if event["event"] == "loops":
+            click.echo(
+                f"pass {event['number'] + 1}  {event['seconds']:.3f} s for {event['loops']} loops",
+                err=True,
+            )
         if event["event"] == "trained":
             click.echo("audit, latency, throughput, ceiling ...", err=True)
         if event["event"] == "evidence":
@@ -223,7 +232,7 @@ def _summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
         f"{spec.condition.framework} {conditions['versions']['framework']} on "
         f"{conditions['device']}: {text}"
     )
-    if spec.mode != "generate":
+    if models.load(spec.workload, "config").KIND == "train":
         quality = quality_name(spec)
         trial = measured.result["trial"]
         value = trial["epoch_quality"][-1] if spec.mode == "train" else trial["quality"]

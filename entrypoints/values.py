@@ -15,7 +15,13 @@ Values = dict[str, float]
 
 def of(mode: str, trial: dict[str, Any], spec: TrialSpec) -> Values:
     """Metrics of every mode, and those of this one."""
-    modes = {"train": _train, "infer": _infer, "generate": _generate, "stream": _stream}
+    modes = {
+        "train": _train,
+        "infer": _infer,
+        "generate": _generate,
+        "stream": _stream,
+        "switch": _switch,
+    }
     found = modes[mode](trial, spec)
     return found | {
         "memory/process_peak_bytes": trial["process_peak_bytes"],
@@ -34,17 +40,21 @@ def timed_seconds(mode: str, trial: dict[str, Any]) -> float:
         return float(sum(trial["inference_seconds"]))
     if mode == "stream":
         return float(trial["total_seconds"])
+    if mode == "switch":
+        return float(sum(trial["pass_seconds"]))
     return float(sum(trial["begin_seconds"]) + sum(trial["decode_seconds"]))
 
 
 def energy_share(mode: str, trial: dict[str, Any], spec: TrialSpec) -> float:
-    """Timed work over the work in the energy window: both are whole epochs or passes."""
+    """Timed work over the work in the energy window: both are whole epochs, passes or loops."""
     if mode == "train":
         return float(trial["receipt"]["items"] / trial["energy_window_items"])
     if mode == "infer":
         return float(len(trial["inference_seconds"]) / trial["energy_window_passes"])
     if mode == "stream":
         return 1.0 / float(trial["energy_window_passes"])
+    if mode == "switch":
+        return float(trial["receipt"]["loops"] / trial["energy_window_loops"])
     return float(trial["passes"] / trial["energy_window_passes"])
 
 
@@ -111,6 +121,31 @@ def _generate(trial: dict[str, Any], spec: TrialSpec) -> Values:
         **config.rates(begin, decode),
         "hardware/cpu_percent_mean": 100 * trial["passes_cpu_seconds"] / seconds,
     }
+
+
+def _switch(trial: dict[str, Any], spec: TrialSpec) -> Values:
+    """The time of all loops is the median pass; its parts are medians of single loops, to which a
+    transfer belongs only where it could be timed."""
+    total = float(np.median(trial["pass_seconds"]))
+    names = ("moved", "first_device", "moved_back", "second_device")
+    parts = {name: np.asarray(trial[f"{name}_seconds"]) for name in names}
+    found = {
+        "switch/total_seconds": total,
+        "switch/first_call_seconds": trial["first_call_seconds"],
+        **_quantiles("switch/loop_seconds", trial["loop_seconds"], (50, 90)),
+        "switch/first_device_seconds": float(np.median(parts["first_device"])),
+        "switch/second_device_seconds": float(np.median(parts["second_device"])),
+        "hardware/cpu_percent_mean": 100
+        * trial["passes_cpu_seconds"]
+        / timed_seconds("switch", trial),
+    }
+    whole = parts["first_device"] + parts["second_device"]
+    if trial["unmoved"] is None:
+        moves = parts["moved"] + parts["moved_back"]
+        found["switch/transfer_seconds"] = float(np.median(moves))
+        whole = whole + moves
+    found["switch/parts_ratio"] = float(np.median(whole)) * spec.sizes["loops"] / total
+    return found
 
 
 def _quantiles(name: str, samples: list[float], percents: tuple[int, ...]) -> Values:

@@ -60,9 +60,10 @@ class Check:
 def compare(
     workload: str, framework: str, ours: Path, reference: Path, a: dict[str, Any], b: dict[str, Any]
 ) -> list[Check]:
-    """Parameter count, every layer's output, losses, and of a training every gradient and ten
-    updates."""
+    """Parameter count, every layer's output (or product), losses, and of a training every gradient
+    and ten updates."""
     outputs, gradients, losses = TOLERANCES[a["dtype"]]
+    does = models.load(workload, "config").KIND
     checks: list[Check] = []
 
     def add(what: str, tolerance: float, difference: str | None) -> None:
@@ -77,7 +78,7 @@ def compare(
     compared: list[tuple[str, str, float, Difference]] = [
         (
             "outputs",
-            "output of every layer",
+            "every product of a loop" if does == "switch" else "output of every layer",
             outputs,
             lambda x, y: first_difference(x, y, outputs),
         )
@@ -105,9 +106,11 @@ def compare(
     ours_losses, reference_losses = (
         {f"loss {i}": np.float64(value) for i, value in enumerate(e["losses"])} for e in (a, b)
     )
-    what = (
-        "the losses of ten steps" if trained else "the losses of ten given tokens, with the cache"
-    )
+    what = {
+        "train": "the losses of ten steps",
+        "generate": "the losses of ten given tokens, with the cache",
+        "switch": "the mean of every matrix after each of ten loops",
+    }[does]
     add(what, losses, first_difference(reference_losses, ours_losses, losses))
     return checks
 
@@ -147,6 +150,10 @@ def verify(
 ) -> list[Check]:
     """Runs each of the twins in its own process and compares it with PyTorch's."""
     config = models.load(workload, "config")
+    two = {"cpu": "cpu-cpu", "gpu": "cpu-gpu"}  # of a workload that takes them two at a time
+    if device not in models.setting(workload, "DEVICES") and device in two:
+        device = two[device]
+        click.echo(f"{workload}: device={device}, as it computes on two devices", err=True)
     dataset = dataset_for(workload, dataset)
     if REFERENCE not in twins or len(twins) < 2:
         raise InputError(f"verify needs PyTorch and one more framework installed; found: {twins}")

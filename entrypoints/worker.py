@@ -19,13 +19,15 @@ from safetensors.numpy import save_file
 
 import frameworks
 from entrypoints.session import GenerationSession, Session, open_session
-from measurement import blas, generation, inference, streaming
+from entrypoints.switch_session import SwitchSession
+from measurement import blas, generation, inference, streaming, switching
 from measurement.audit import completed
 from measurement.errors import InputError
 from measurement.generation import Generation
 from measurement.inference import Inference
 from measurement.phases import matmul_ceiling
 from measurement.streaming import Stream
+from measurement.switching import Switching
 from measurement.trial import Plan, Trial, run
 
 TEXT = "text.md"
@@ -65,9 +67,14 @@ def measure(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
 
 
 def _run(
-    session: Session | GenerationSession, spec: dict[str, Any], folder: Path, emit: Emitter
-) -> Trial | Inference | Generation | Stream:
+    session: Session | GenerationSession | SwitchSession,
+    spec: dict[str, Any],
+    folder: Path,
+    emit: Emitter,
+) -> Trial | Inference | Generation | Stream | Switching:
     plan, framework = spec["plan"], session.framework
+    if isinstance(session, SwitchSession):
+        return switching.run(session.work(), switching.Plan(**plan), report=emit)
     if isinstance(session, GenerationSession):
         return generation.run(session.work(), framework, generation.Plan(**plan), report=emit)
     if spec["mode"] == "infer":

@@ -38,10 +38,15 @@ class Meter:
 
 
 def find(device: str) -> tuple[Meter | None, str]:
-    """(meter, "") for `device` (cpu, gpu) on this machine, or (None, reason)."""
+    """(meter, "") for `device` (cpu, gpu, or both as in cpu-gpu) on this machine, or (None, reason)."""
     if platform.system() == "Darwin":
         return _apple()
-    return _nvidia() if device == "gpu" else _rapl()
+    found = [_nvidia() if place == "gpu" else _rapl() for place in sorted({*device.split("-")})]
+    meters = [meter for meter, _ in found if meter]
+    if len(meters) < len(found):  # the energy of one of two devices is not that of the work
+        return None, "; ".join(reason for _, reason in found if reason)
+    source = " + ".join(meter.source for meter in meters)
+    return Meter(source, lambda: sum(meter.read() for meter in meters)), ""
 
 
 class Window:

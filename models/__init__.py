@@ -17,7 +17,7 @@ _OPTIONAL: dict[str, Any] = {
     "STREAMS": False,  # whether it also learns from batches that arrive one at a time
     "MAY_BE_ZERO": (),  # sizes that may be 0
     "EPOCHS_OF": {},  # preset -> epochs, where they are not EPOCHS
-    "DEVICES": ("auto", "cpu", "gpu"),
+    "DEVICES": ("auto", "cpu", "gpu"),  # or two at a time: then auto is the first after it
 }
 
 
@@ -54,6 +54,12 @@ def modes(workload: str) -> tuple[str, ...]:
     if kind != "train":
         return (kind,)
     return ("train", "infer", "stream") if setting(workload, "STREAMS") else ("train", "infer")
+
+
+def device(workload: str, asked: str) -> str:
+    """What `auto` is where a workload's devices are two at a time; anything else as it is."""
+    first = str(setting(workload, "DEVICES")[1])
+    return first if asked == "auto" and "-" in first else asked
 
 
 def epochs(workload: str, preset: str) -> int:

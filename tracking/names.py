@@ -61,6 +61,16 @@ _METRICS = (
     Metric("stream/update_seconds_p99", "s", "lower", "latency of an update, p99"),
     Metric("stream/updates_per_second", "updates/s", "higher", "updates, one at a time"),
     Metric("eval/quality_before", "", None, "test quality before learning"),
+    Metric("switch/total_seconds", "s", "lower", "time of all loops"),
+    Metric("switch/first_call_seconds", "s", "lower", "first loop (compile and allocation)"),
+    Metric("switch/loop_seconds_p50", "s", "lower", "a loop, median"),
+    Metric("switch/loop_seconds_p90", "s", "lower", "a loop, p90"),
+    Metric(
+        "switch/first_device_seconds", "s", "lower", "first half of a loop, on the first device"
+    ),
+    Metric("switch/second_device_seconds", "s", "lower", "second half of a loop, on the second"),
+    Metric("switch/transfer_seconds", "s", "lower", "moves of a loop, both ways"),
+    Metric("switch/parts_ratio", "", None, "parts of a loop, waited for, over the loop"),
     Metric("memory/process_peak_bytes", "B", "lower", "peak memory of the process"),
     Metric("memory/device_peak_bytes", "B", "lower", "peak memory of the device allocator"),
     Metric("energy/joules", "J", "lower", "energy of the timed work"),
@@ -92,6 +102,7 @@ PRIMARY: dict[str, str] = {
     "infer": "inference/items_per_second",
     "generate": "inference/total_seconds",
     "stream": "stream/total_seconds",
+    "switch": "switch/total_seconds",
 }
 
 # The condition as it ran. Under these names it is a tag of every trial, and a parameter too where

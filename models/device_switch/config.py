@@ -22,8 +22,9 @@ from models.parameters import Initial
 
 ITEM = "loop"
 KIND = "switch"
-# Where the matrices lie, and what computes the first half of a loop. `auto` is the first.
-DEVICES = ("cpu-gpu", "cpu-cpu")
+# Where the matrices lie, and what computes the first half of a loop. `auto` is the one after it, and
+# never the last: without a GPU there is nothing to switch to.
+DEVICES = ("auto", "cpu-gpu", "cpu-cpu")
 # Both are the seeded random matrices: there are no others, and every workload knows the second name.
 DATASETS = ("uniform", "synthetic")
 OWN_DATA = ""
