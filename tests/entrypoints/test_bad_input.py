@@ -10,6 +10,7 @@ import pytest
 Run = Callable[..., tuple[int, str, str]]
 SYNTHETIC = ("--preset", "smoke", "--dataset", "synthetic")
 SMALL = ("--preset", "smoke", "--device", "cpu")
+TWO = ("--preset", "smoke", "--device", "cpu-cpu")
 MISTAKES = [
     (("verify", "--workload", "mnits"), "unknown workload 'mnits'; choose one of: "),
     (("study", "--workload", "mnits"), "unknown workload 'mnits'"),
@@ -49,6 +50,19 @@ MISTAKES = [
     (("trial", "whisper_tiny", "mlx", *SMALL, "--dataset", "no.wav"), "no.wav"),
     (("trial", "whisper_tiny", "mlx", *SMALL, "--dataset", "song.mp3"), "or a file *.wav"),
     (("study", "--workload", "tinyllama", "--mode", "train", *SMALL), "has: generate"),
+    (("trial", "device_switch", "mlx", "--device", "gpu"), "choose one of: auto, cpu-gpu, cpu-cpu"),
+    (("trial", "device_switch", "pytorch", "--device", "cpu"), "unknown device 'cpu'"),
+    (("trial", "mnist", "mlx", "--device", "cpu-gpu"), "unknown device 'cpu-gpu'; choose one of"),
+    (("trial", "device_switch", "mlx", *TWO, "--size", "1"), "size is 1; expected 2 or more"),
+    (("trial", "device_switch", "mlx", *TWO, "--loops", "0"), "loops=0: expected a number above"),
+    (("trial", "device_switch", "mlx", *TWO, "--size", "half"), "'half' is not a valid integer"),
+    (("trial", "device_switch", "mlx", *TWO, "--dtype", "bfloat16"), "choose one of: float32"),
+    (("trial", "device_switch", "mlx", *TWO, "--dataset", "mnist"), "choose one of: uniform"),
+    (("trial", "device_switch", "mlx", *TWO, "--checkpoint", "x"), "No such option"),
+    (("trial", "device_switch", "mlx", *TWO, "--epochs", "2"), "No such option"),
+    (("study", "--workload", "device_switch", "--mode", "train", *TWO), "has: switch"),
+    (("study", "--workload", "device_switch", "--checkpoint", "x", *TWO), "has no weights"),
+    (("study", "--workload", "device_switch", "--device", "cpu"), "unknown device 'cpu'"),
     (("study", "--workload", "mnist,mnits", *SMALL), "unknown workload 'mnits'"),
     (("study", "--checkpoint", "somewhere", *SMALL), "starts from random weights"),
     (("study", "--target", "1.5", *SMALL), "expected an accuracy of at most 1"),
@@ -93,6 +107,21 @@ def test_a_gpu_that_is_not_there(store: Path, run: Run) -> None:
     code, _, err = run("trial", "mnist", "mlx", "--device", "gpu", *SYNTHETIC)
     assert code == 2
     assert "device=gpu: MLX sees no GPU here; use device=cpu" in err
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu-gpu"])
+def test_a_second_device_that_is_not_there(store: Path, run: Run, device: str) -> None:
+    """Said, and never replaced by the CPU twice."""
+    from entrypoints.probe import probe
+
+    if "missing" not in probe("mlx")["devices"][1]:
+        pytest.skip("this machine has a GPU for MLX")
+    for words in (("trial", "device_switch", "mlx"), ("study", "--workload", "device_switch")):
+        code, _, err = run(*words, "--preset", "smoke", "--device", device)
+        assert code == 2
+        lines = [line for line in err.splitlines() if line.startswith("Error")]
+        assert len(lines) == 1 and "nothing to switch to" in lines[0]
+        assert "device=cpu-cpu runs both halves" in lines[0]
 
 
 def test_a_library_that_is_no_blas(store: Path, run: Run, tmp_path: Path) -> None:

@@ -122,6 +122,82 @@ def test_flags(changes: dict[str, Any], flag: str) -> None:
     assert meaning(flag).startswith(flag)
 
 
+# --- trials on two devices
+
+
+def switched(device: str = "cpu-gpu", **changes: Any) -> tuple[Measured, TrialSpec]:
+    """Two passes of two loops: a loop takes 0.4 s on the first device, 0.5 s on the second and twice
+    0.05 s between them; waited for, the parts take no longer."""
+    base = measured(device)
+    trial = {
+        "first_call_seconds": 3.0,
+        "passes": 2,
+        "pass_seconds": [2.0, 2.0],
+        "passes_cpu_seconds": 6.0,
+        "loop_seconds": [1.0] * 9 + [1.5],
+        "moved_seconds": [0.05] * 3,
+        "first_device_seconds": [0.4] * 3,
+        "moved_back_seconds": [0.05] * 3,
+        "second_device_seconds": [0.5] * 3,
+        "unmoved": None,
+        "process_peak_bytes": 1000,
+        "device_peak_bytes": 500,
+        "flops_per_second": 10.0,
+        "ceiling_flops_per_second": 40.0,
+        "completion_ratio": 2.0,
+        "energy_window_loops": 16,
+        "receipt": {"kind": "switch", "loops": 4},
+        **changes.pop("trial", {}),
+    }
+    spec = replace(
+        SPEC, workload="device_switch", sizes={"size": 8, "loops": 2}, mode="switch", epochs=0,
+        target=0.0,
+    )  # fmt: skip
+    result = {**base.result, "trial": trial}
+    return replace(base, result=result, **changes), spec
+
+
+def test_a_switch_states_whole_parts_and_transfer() -> None:
+    found, missing = record.values(*switched(), None)
+    assert found["switch/total_seconds"] == 2.0
+    assert found["switch/loop_seconds_p50"] == 1.0
+    assert found["switch/loop_seconds_p90"] == pytest.approx(1.05)
+    assert found["switch/first_device_seconds"] == 0.4
+    assert found["switch/second_device_seconds"] == 0.5
+    assert found["switch/transfer_seconds"] == pytest.approx(0.1)
+    assert found["switch/parts_ratio"] == pytest.approx(1.0)
+    assert found["hardware/cpu_percent_mean"] == pytest.approx(150.0)
+    assert found["cost/usd"] == pytest.approx(4.0)  # of both timed passes
+    assert missing["hardware/gpu_percent_mean"] == "no counter"
+    assert "transfer 100 ms" in record.sentence("switch", {}, found)
+
+
+def test_a_transfer_that_cannot_be_timed_is_not_0_but_not_measured() -> None:
+    why = "an MLX array belongs to no device"
+    unmoved = {"moved_seconds": [], "moved_back_seconds": [], "unmoved": why}
+    found, missing = record.values(*switched(trial=unmoved), None)
+    assert "switch/transfer_seconds" not in found and missing["switch/transfer_seconds"] == why
+    assert found["switch/parts_ratio"] == pytest.approx(0.9)
+    assert "transfer not measured" in record.sentence("switch", {}, found)
+
+
+def test_energy_of_a_switch_is_scaled_to_the_timed_loops() -> None:
+    window = Energy(80.0, 8.0, 10.0, "meter", "measured")
+    assert record.values(*switched(energy=window), None)[0]["energy/joules"] == pytest.approx(20.0)
+
+
+def test_the_blas_is_a_condition_where_one_of_two_devices_is_the_cpu() -> None:
+    for device in ("cpu-gpu", "cpu-cpu"):
+        taken, spec = switched(device)
+        taken.result["conditions"]["numerics"] = {
+            **taken.result["conditions"]["numerics"],
+            "blas_name": "reference",
+        }
+        cell = record.cell(taken, spec)
+        assert cell["device"] == device and cell["blas_loaded"] == "mkl 1"
+        assert "REFERENCE-BLAS" in record.flags(taken, spec)
+
+
 # --- trials that generate, and that ran out of memory
 
 

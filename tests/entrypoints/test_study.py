@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 
 import models
 from entrypoints import study
+from measurement.errors import InputError
 from tests.entrypoints.conftest import ROOT, invoke
 from tracking import names, read
 
@@ -91,8 +92,9 @@ ASKED = {
 @pytest.mark.parametrize("workload", models.names())
 def test_auto_is_what_workload_and_device_say(workload: str) -> None:
     config = models.load(workload, "config")
-    found, base = study.complete(ASKED | {"workload": workload})
-    assert found["preset"] == config.DEFAULT_PRESET["cpu"] and base.device == "cpu"
+    device = "cpu-cpu" if config.KIND == "switch" else "cpu"
+    found, base = study.complete(ASKED | {"workload": workload, "device": device})
+    assert found["preset"] == config.DEFAULT_PRESET["cpu"] and base.device == device
     assert found["dataset"] == config.DATASETS[0] and found["mode"] == config.KIND
     plan = study.design(found, base)
     assert plan["metric"] == names.PRIMARY[config.KIND]
@@ -100,6 +102,26 @@ def test_auto_is_what_workload_and_device_say(workload: str) -> None:
     assert plan["quality"] == (config.QUALITY if trained else "none")
     assert (plan["epochs"] > 0) == (plan["target"] > 0) == trained
     assert "auto" not in json.dumps({k: v for k, v in plan.items() if k != "condition"})
+
+
+def test_two_devices_are_never_one_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ASKED | {"workload": "device_switch"}
+    missing: dict[str, list[dict[str, str]]] = {"devices": [{}, {"missing": "no GPU"}]}
+    monkeypatch.setattr(study, "probe", lambda framework: missing)
+    for device in ("auto", "cpu-gpu"):
+        with pytest.raises(InputError, match="nothing to switch to; device=cpu-cpu") as error:
+            study.complete(asked | {"device": device})
+        assert "mlx and pytorch see no GPU" in str(error.value)
+    monkeypatch.setattr(study, "probe", lambda framework: {"devices": [{}, {}]})
+    found, base = study.complete(asked | {"device": "auto"})
+    assert (base.device, found["preset"]) == ("cpu-gpu", "study")
+
+
+def test_arms_that_multiply_on_a_cpu_get_one_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study.blas, "better", lambda: "mkl")
+    monkeypatch.setattr(study.sys, "platform", "linux")
+    for device, arm in (("cpu-gpu", "mlx blas=mkl"), ("cpu-cpu", "mlx blas=mkl"), ("gpu", "mlx")):
+        assert study.default_arms(device, as_shipped=False)[0][0] == arm
 
 
 def test_a_design_names_no_folder() -> None:

@@ -14,7 +14,7 @@ from networks import NAMES, PARTS
 
 import frameworks
 from measurement.errors import InputError
-from measurement.framework import Framework
+from measurement.framework import Framework, TwoDevices
 
 
 def test_every_adapter_has_its_test_network():
@@ -28,6 +28,15 @@ def test_an_adapter_has_every_method_of_the_protocol(framework):
     for method, wanted in inspect.getmembers(Framework, inspect.isfunction):
         if not method.startswith("_"):
             have = inspect.signature(getattr(framework, method)).parameters
+            assert list(have) == list(inspect.signature(wanted).parameters)[1:], method
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name in ("mlx", "pytorch")])
+def test_an_adapter_for_two_devices_has_what_that_needs(name):
+    adapter = frameworks.load(name, "cpu")
+    for method, wanted in inspect.getmembers(TwoDevices, inspect.isfunction):
+        if not method.startswith("_"):
+            have = inspect.signature(getattr(adapter, method)).parameters
             assert list(have) == list(inspect.signature(wanted).parameters)[1:], method
 
 

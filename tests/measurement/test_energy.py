@@ -196,6 +196,25 @@ def test_a_gpu_without_a_counter_or_a_driver_is_a_reason(monkeypatch):
     assert energy.find("gpu") == (None, "no meter (NVML is not there)")
 
 
+def test_two_devices_are_metered_together_or_not_at_all(monkeypatch, rapl):
+    gpus = SimpleNamespace(
+        supports_get_total_energy_consumption=lambda i: True,
+        get_total_energy_consumption=lambda i: 2000,
+    )
+    stand_in(monkeypatch, "gpu", get_gpus=lambda: gpus)
+    meter, reason = energy.find("cpu-gpu")  # a GPU's energy alone is not that of the work
+    assert meter is None and "this CPU shows no RAPL counter" in reason
+    counter = zone(rapl, "0", "package-0", 0)
+    meter, reason = energy.find("cpu-gpu")
+    assert meter is not None and (meter.source, reason) == (
+        "RAPL package + NVML energy counter", "",
+    )  # fmt: skip
+    counter.write_text("5000000")
+    assert meter.read() == pytest.approx(5 + 2)
+    twice, _ = energy.find("cpu-cpu")  # one package, counted once
+    assert twice is not None and twice.source == "RAPL package"
+
+
 # Not run on a Mac: the fields are those of zeus 0.16.0's AppleSiliconMeasurement.
 def test_the_apple_meter_sums_what_does_not_overlap(monkeypatch):
     monkeypatch.setattr(energy.platform, "system", lambda: "Darwin")

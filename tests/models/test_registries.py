@@ -11,7 +11,7 @@ import pytest
 
 import frameworks
 import models
-from measurement import generation, trial
+from measurement import generation, switching, trial
 from measurement.audit import UPDATE_TOLERANCES
 from measurement.errors import InputError
 from tracking import names
@@ -38,15 +38,15 @@ def test_every_workload_states_its_sizes(workload):
     assert set(config.DEFAULT_PRESET) == {"cpu", "gpu"}
     assert set(config.DEFAULT_PRESET.values()) | set(config.PLANS) <= set(config.PRESETS)
     trained = config.KIND == "train"
-    plan = trial.Plan if trained else generation.Plan
-    counts = {field.name for field in fields(plan)}
+    plans = {"train": trial.Plan, "generate": generation.Plan, "switch": switching.Plan}
+    counts = {field.name for field in fields(plans[config.KIND])}  # type: ignore[arg-type]
     for preset in config.PRESETS.values():
         assert is_dataclass(preset) and preset.__dataclass_params__.frozen
         assert all(value > 0 for value in asdict(preset).values())
         preset.check()
         flops = preset.train_flops_per_item() if trained else preset.flops_per_item()
         assert flops > 0
-        assert preset.parameters()
+        assert bool(preset.parameters()) == (config.KIND != "switch")
     for chosen in config.PLANS.values():
         assert set(chosen) <= counts - {"epochs", "target", "target_is_floor", "slowdown"}
     if trained:
@@ -54,8 +54,10 @@ def test_every_workload_states_its_sizes(workload):
         assert config.TARGET > 0 and config.STUDY_TARGET > 0
         assert config.EPOCHS >= config.STUDY_EPOCHS >= 1
     else:
-        assert config.KIND == "generate"
-        assert (Path(str(models.__file__)).parent / workload / "checkpoint.py").exists()
+        stored = (Path(str(models.__file__)).parent / workload / "checkpoint.py").exists()
+        assert stored == (config.KIND == "generate")
+    devices = models.setting(workload, "DEVICES")
+    assert devices[0] == "auto" and models.device(workload, devices[-1]) == devices[-1]
     assert config.AS_SHIPPED in (True, False)
     assert config.DATASETS[-1] == "synthetic" and len(config.DATASETS) > 1
     assert "float32" in config.DTYPES

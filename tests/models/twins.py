@@ -14,6 +14,7 @@ import pytest
 import frameworks
 import models
 from entrypoints.session import GenerationSession, Session
+from entrypoints.switch_session import SwitchSession
 from measurement.audit import (
     NO_OPTIMISER,
     TOLERANCES,
@@ -49,6 +50,12 @@ def marked(pairs: Iterable[tuple[str, str]]) -> list[Any]:
 
 
 TRAINED = [w for w in models.names() if models.load(w, "config").KIND == "train"]
+GENERATING = [w for w in models.names() if models.load(w, "config").KIND == "generate"]
+SESSIONS: dict[str, Any] = {
+    "train": Session,
+    "generate": GenerationSession,
+    "switch": SwitchSession,
+}
 TRAINED_TWINS = [(w, f) for w in TRAINED for f in models.frameworks(w)]
 ITEMS, BATCH = 20, 7  # batches of 7, 7 and 6
 # workload -> sizes for seconds, where those of the smoke preset take longer
@@ -95,7 +102,7 @@ def session(
     spec = {
         "workload": workload,
         "framework": framework_name,
-        "device": "cpu",
+        "device": "cpu-cpu" if kind == "switch" else "cpu",
         "dtype": dtype,
         "threads": None,
         "compile": "on" if compiled else "off",
@@ -106,7 +113,7 @@ def session(
         "mode": kind,
         "checkpoint": "random",
     }
-    return (GenerationSession if kind == "generate" else Session)(spec, twin)
+    return SESSIONS[kind](spec, twin)
 
 
 def evidence(
@@ -123,7 +130,7 @@ def evidence(
     often a step is done where it should be once."""
     opened = session(workload, framework_name, config, twin, dtype, compiled)
     found: Evidence
-    if isinstance(opened, GenerationSession):
+    if isinstance(opened, GenerationSession | SwitchSession):
         found = opened.evidence()
         return found
     once = opened.step
