@@ -362,7 +362,8 @@ def conduct(name: str, plan: dict[str, Any], sources: Sources) -> bool:
     if not set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"):
         raise InputError(f"study name '{name}': use letters, digits, '.', '_' and '-'")
     specs = specifications(plan, sources)
-    prepare_data(plan["workload"], sources.dataset, sources.data_dir)
+    sizes = [spec.sizes for spec in specs.values()]
+    prepare_data(plan["workload"], sources.dataset, sources.data_dir, sizes)
     parent, done = open_study(name, plan)
     click.echo(f"study {name}: {plan['pairs']} blocks of {', '.join(plan['arms'])}", err=True)
     try:

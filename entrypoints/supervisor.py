@@ -10,7 +10,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -173,9 +173,17 @@ def dataset_for(workload: str, dataset: str) -> str:
     return str(models.load(workload, "config").DATASETS[0]) if dataset == "auto" else dataset
 
 
-def prepare_data(workload: str, dataset: str, data_dir: str) -> None:
-    """Fetches and verifies the data before anything is timed."""
-    models.load(workload, "data").prepare(dataset, data_dir)
+def prepare_data(
+    workload: str, dataset: str, data_dir: str, sizes: Iterable[dict[str, Any]] = ()
+) -> None:
+    """Fetches and verifies the data before anything is timed. sizes: all that will be asked for,
+    for a workload that makes its data by them."""
+    data = models.load(workload, "data")
+    data.prepare(dataset, data_dir)
+    if hasattr(data, "prepare_sizes"):
+        config = models.load(workload, "config").Config
+        for values in sizes:
+            data.prepare_sizes(config(**values), dataset, data_dir)
 
 
 def threads_of(condition: Condition) -> int:

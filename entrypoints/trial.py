@@ -165,7 +165,7 @@ def command(workload: str, framework: str) -> click.Command:
 
     def callback(**values: Any) -> None:
         spec = specification(workload, framework, values)
-        prepare_data(workload, spec.dataset, spec.data_dir)
+        prepare_data(workload, spec.dataset, spec.data_dir, [spec.sizes])
         run_id = write.begin("trial", f"{framework} {workload}", {"arm": framework})
         try:
             measured = execute(spec, run_id, {"arm": framework}, _progress(spec))

@@ -161,7 +161,7 @@ def verify(
     for framework in twins:
         condition = Condition(framework, device=device, dtype=dtype, compile=compile)
         sizes = resolve(workload, preset, {}, dataset, condition, checkpoint, data_dir)
-        prepare_data(workload, dataset, data_dir)
+        prepare_data(workload, dataset, data_dir, [sizes])
         spec = TrialSpec(
             workload,
             condition,

@@ -11,7 +11,7 @@ from typing import Any
 from measurement.errors import InputError
 
 _FOLDER = Path(__file__).parent
-_PARTS = ("config", "data", "checkpoint")  # all but the last in every workload
+_PARTS = ("config", "data", "checkpoint", "simulator")  # the last two where one needs them
 # What a config.py may state besides; most workloads have the default.
 _OPTIONAL: dict[str, Any] = {
     "STREAMS": False,  # whether it also learns from batches that arrive one at a time
@@ -33,8 +33,8 @@ def frameworks(workload: str) -> list[str]:
 
 
 def load(workload: str, part: str) -> ModuleType:
-    """`part` is `config`, `data`, `checkpoint` or a framework's name. Raises InputError for an
-    unknown one."""
+    """`part` is `config`, `data`, `checkpoint`, `simulator` or a framework's name. Raises
+    InputError for an unknown one."""
     if workload not in names():
         raise InputError(f"unknown workload '{workload}'; choose one of: {', '.join(names())}")
     if part not in _PARTS and part not in frameworks(workload):

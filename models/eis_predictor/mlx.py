@@ -12,12 +12,12 @@ from models.eis_predictor.config import (
     BETAS,
     COUNT,
     EPSILON,
-    GRID,
     INPUTS,
     KNOWN,
     RESNORM_WEIGHT,
     Config,
 )
+from models.eis_predictor.simulator import GRID
 from models.layers.mlx import AdamW, exp
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/eis_predictor_peers.py.
@@ -93,9 +93,8 @@ def loss(model: Model, inputs: mx.array, labels: mx.array, rate: float = 0.0) ->
     classes, truth = labels[:, :COUNT].T, labels[:, COUNT].astype(mx.float32)
     logits = logits.astype(mx.float32)
     shifted = logits - mx.stop_gradient(mx.max(logits, axis=1, keepdims=True))
-    # No gather: its gradient, a scatter, is slower than the comparison, and no index is below 0.
-    chosen = mx.where(classes[:, None] == mx.arange(GRID)[:, None], shifted, 0.0)
-    surprise = mx.log(mx.sum(exp(shifted), axis=1)) - mx.sum(chosen, axis=1)
+    same = classes[:, None] == mx.arange(GRID)[:, None]  # a gather has a slower gradient
+    surprise = mx.log(mx.sum(exp(shifted), axis=1)) - mx.sum(mx.where(same, shifted, 0.0), axis=1)
     unknown = classes != KNOWN
     entropy = mx.sum(mx.where(unknown, surprise, 0.0)) / mx.sum(unknown)
     return entropy + RESNORM_WEIGHT * mx.mean((resnorm.astype(mx.float32) - truth) ** 2)
@@ -107,15 +106,10 @@ def predict(model: Model, inputs: mx.array) -> mx.array:
 
 
 def score(model: Model, inputs: mx.array, labels: mx.array) -> mx.array:
-    """(n, 11) float32: how many classes are likelier than the right one, for each parameter (of a
-    known one it means nothing); the likeliest one's probability, for each; the residual."""
+    """(n, 61) float32: the probability of every class of every parameter, then the residual."""
     logits, resnorm = model(inputs)
-    logits, classes = logits.astype(mx.float32), labels[:, :COUNT].T.astype(mx.int32)
-    chosen = mx.take_along_axis(logits, mx.maximum(classes, 0)[:, None], axis=1)
-    before = mx.arange(GRID)[:, None] < classes[:, None]
-    ranks = mx.sum((logits > chosen) | ((logits == chosen) & before), axis=1).astype(mx.float32)
-    confidence = mx.max(mx.softmax(logits, axis=1), axis=1)
-    return mx.concatenate([ranks, confidence, resnorm.astype(mx.float32)[None]]).T
+    probabilities = mx.softmax(logits.astype(mx.float32), axis=1).flatten(0, 1)
+    return mx.concatenate([probabilities, resnorm.astype(mx.float32)[None]]).T
 
 
 def answer(model: Model, inputs: mx.array) -> mx.array:

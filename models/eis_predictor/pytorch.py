@@ -12,12 +12,12 @@ from models.eis_predictor.config import (
     BETAS,
     COUNT,
     EPSILON,
-    GRID,
     INPUTS,
     KNOWN,
     RESNORM_WEIGHT,
     Config,
 )
+from models.eis_predictor.simulator import GRID
 from models.layers.pytorch import AdamW
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/eis_predictor_peers.py.
@@ -93,9 +93,11 @@ def loss(
     residual; labels (n, 6): five classes, the known ones KNOWN, and the residual."""
     logits, resnorm = model(inputs, rate)
     classes, truth = labels[:, :COUNT].T, labels[:, COUNT].float()
-    entropy = nn.functional.cross_entropy(
-        logits.float(), classes.long(), ignore_index=KNOWN, reduction="mean"
-    )
+    likelihoods = torch.log_softmax(logits.float(), dim=1)
+    same = classes[:, None] == torch.arange(GRID, device=logits.device)[:, None]  # no slow gather
+    surprise = -torch.sum(torch.where(same, likelihoods, 0.0), dim=1)
+    unknown = classes != KNOWN
+    entropy = torch.sum(torch.where(unknown, surprise, 0.0)) / torch.sum(unknown)
     return entropy + RESNORM_WEIGHT * torch.mean((resnorm.float() - truth) ** 2)
 
 
@@ -105,15 +107,10 @@ def predict(model: Model, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def score(model: Model, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(n, 11) float32: how many classes are likelier than the right one, for each parameter (of a
-    known one it means nothing); the likeliest one's probability, for each; the residual."""
+    """(n, 61) float32: the probability of every class of every parameter, then the residual."""
     logits, resnorm = model(inputs)
-    logits, classes = logits.float(), labels[:, :COUNT].T.long()
-    chosen = torch.gather(logits, 1, torch.clamp(classes, min=0)[:, None])
-    before = torch.arange(GRID, device=logits.device)[:, None] < classes[:, None]
-    ranks = torch.sum((logits > chosen) | ((logits == chosen) & before), dim=1).float()
-    confidence = torch.amax(torch.softmax(logits, dim=1), dim=1)
-    return torch.cat([ranks, confidence, resnorm.float()[None]]).T
+    probabilities = torch.softmax(logits.float(), dim=1).flatten(0, 1)
+    return torch.cat([probabilities, resnorm.float()[None]]).T
 
 
 def answer(model: Model, inputs: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,13 @@ SMOKE = ("--preset", "smoke", "--dataset", "synthetic", "--compile", "off")
 NEW = [name for name in models.names() if name != "mnist"]  # which has tests of its own
 SPEEDS = {
     "transformer_lm": ("train/tokens_per_second", "eval/perplexity"),
+    "eis_predictor": (
+        "train/items_per_second",
+        "eval/accuracy",
+        "eval/top5_accuracy",
+        "eval/calibration_error",
+        "eval/resnorm_rmse",
+    ),
     "bert_tiny": ("train/items_per_second", "eval/accuracy"),
     "deit_small": (  # an epoch of 64 images teaches no accuracy above 0
         "train/items_per_second",
