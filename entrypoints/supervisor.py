@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from entrypoints.environment import python
 from measurement import blas, energy, machine
 from measurement.errors import InputError
 from measurement.schedule import Condition
+from measurement.watch import end_with_children
 from models.download import directory
 from serving import trained
 from tracking.names import METRICS
@@ -35,9 +37,13 @@ Listener = Callable[[dict[str, Any]], None]
 
 class TrialFailed(RuntimeError):
     """The worker ended without a result; the message says how and where its log is. `flags`: what
-    its run carries, names separated by commas."""
+    its run carries, names separated by commas. code: its exit code, minus the signal's number."""
 
     flags = "CRASHED"
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class OutOfMemory(TrialFailed):
@@ -219,10 +225,14 @@ def new_folder(name: str) -> Path:
 
 
 def run_worker(
-    spec: dict[str, Any], folder: Path, listen: Listener = lambda event: None
+    spec: dict[str, Any],
+    folder: Path,
+    listen: Listener = lambda event: None,
+    guard: Callable[[subprocess.Popen[bytes]], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, Any]:
     """Runs the worker to its end, appending each of its events to `events.jsonl` as it comes, and
-    returns the result. Raises InputError when it refused, TrialFailed when it died."""
+    returns the result. guard: is open while the worker lives, and may end it. Raises InputError when
+    it refused, TrialFailed when it died."""
     (folder / "spec.json").write_text(json.dumps(spec, indent=1))
     reader, writer = os.pipe()
     log = folder / "worker.log"
@@ -239,7 +249,7 @@ def run_worker(
         )
         os.close(writer)
         try:
-            with os.fdopen(reader) as lines:
+            with guard(process), os.fdopen(reader) as lines:
                 for line in lines:
                     record.write(line)
                     record.flush()
@@ -254,15 +264,18 @@ def run_worker(
                     if event["event"] == "result":
                         result = event
                     listen(event)
-            process.wait()
+                process.wait()
         finally:
             if process.poll() is None:
-                process.kill()
+                end_with_children(process)
                 process.wait()
     if process.returncode == -signal.SIGKILL and machine.memory_kills() > kills:
-        raise OutOfMemory(f"{_out_of_memory(spec)}: the system killed the worker; its log is {log}")
+        raise OutOfMemory(
+            f"{_out_of_memory(spec)}: the system killed the worker; its log is {log}",
+            process.returncode,
+        )
     if result is None or process.returncode != 0:
-        raise TrialFailed(how_it_died(process.returncode, log, spec))
+        raise TrialFailed(how_it_died(process.returncode, log, spec), process.returncode)
     return result
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +26,7 @@ from measurement.audit import completed
 from measurement.errors import InputError
 from measurement.generation import Generation
 from measurement.inference import Inference
+from measurement.memory import process_peak_bytes
 from measurement.phases import matmul_ceiling
 from measurement.streaming import Stream
 from measurement.switching import Switching
@@ -122,6 +124,35 @@ def probe(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
     emit("result", {"devices": found})
 
 
+def fits(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
+    """Two steps (or answers, with mode infer) at the batch size of `spec`, and the memory that they
+    took. What ends it for lack of memory is the supervisor's to see."""
+    if sys.platform == "linux":  # if the system must kill somebody, then this process
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    session = open_session(spec)
+    assert isinstance(session, Session)
+    framework, train = session.framework, session.data.train
+    # Rows repeat where the data set has fewer items than the batch.
+    rows = np.arange(session.config.batch_size, dtype=np.int32) % len(train["labels"])
+    if spec["mode"] == "infer":
+        batch = framework.put(next(iter(train.values()))[rows])
+        call: Callable[[Any], Any] = session.predict
+    else:
+        batch, call = framework.put(rows), session.step
+    emit("ready", session.conditions())
+    for _ in range(2):  # the first one also compiles, and makes the optimiser's state
+        framework.wait(call(batch), session.state)
+    emit(
+        "result",
+        {
+            "conditions": session.conditions(),
+            "resident_items": len(train["labels"]),
+            "process_peak_bytes": process_peak_bytes(),
+            "device_peak_bytes": framework.device_peak_bytes(),
+        },
+    )
+
+
 def main() -> int:
     spec = json.loads(Path(sys.argv[1]).read_text())
     if sys.platform == "linux":  # end with the supervisor, even if it is killed
@@ -130,7 +161,7 @@ def main() -> int:
         emit = Emitter(stream)
         try:
             blas.load(spec["blas"])
-            actions = {"measure": measure, "trace": trace, "probe": probe}
+            actions = {"measure": measure, "trace": trace, "probe": probe, "fits": fits}
             actions[spec["action"]](spec, Path(sys.argv[1]).parent, emit)
         except InputError as error:
             emit("refused", {"message": str(error)})
