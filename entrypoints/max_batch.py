@@ -17,11 +17,11 @@ from typing import Any
 
 import click
 
-import frameworks
 import models
 from analysis import page
 from analysis.max_batch import GIB, Searched, draw, gib, records, sentence
 from analysis.max_batch import page as report
+from entrypoints import environment
 from entrypoints.folder import write_report
 from entrypoints.options import Command, Or, whole
 from entrypoints.probe import probe as devices_of
@@ -95,6 +95,8 @@ def attempt(spec: TrialSpec, items: int, given: Limits, base: Path) -> tuple[Pro
         "train_items": min(items, max(preset.train_items for preset in config.PRESETS.values())),
         "test_items": 1,
     }
+    for name, counted in models.setting(spec.workload, "NO_MORE_THAN").items():
+        sizes[name] = min(sizes[name], sizes[counted])
     config.Config(**sizes).check()
     folder = base / f"{len(list(base.iterdir())):02d}-batch-{items}"
     folder.mkdir()
@@ -195,7 +197,7 @@ def _condition(spec: TrialSpec, ready: dict[str, Any]) -> dict[str, str]:
 def chosen(options: dict[str, Any]) -> list[TrialSpec]:
     """The specification of each framework's probes; all on one device. Raises InputError."""
     workload = options["workload"]
-    known = [name for name in models.names() if "batch_size" in models.options(name)]
+    known = [n for n in models.names() if models.load(n, "config").KIND == "train"]
     models.load(workload, "config")
     if workload not in known:
         raise InputError(
@@ -203,7 +205,7 @@ def chosen(options: dict[str, Any]) -> list[TrialSpec]:
         )
     has = models.frameworks(workload)
     if options["framework"] == "all":
-        names = [name for name in has if frameworks.available(name)]
+        names = [name for name in has if environment.ready(name)]
     else:
         names = [word.strip() for word in options["framework"].split(",")]
     for name in names:
@@ -213,6 +215,8 @@ def chosen(options: dict[str, Any]) -> list[TrialSpec]:
             )
     device = options["device"]
     if device == "auto":
+        for name in names:
+            environment.python(name)  # made now, if it is missing
         gpus = ["missing" not in devices_of(name)["devices"][1] for name in names]
         device = "gpu" if gpus and all(gpus) else "cpu"
     preset = preset_for(workload, options["preset"], device)

@@ -46,6 +46,7 @@ DTYPES = ("float32", "bfloat16")
 QUALITY = "eval/accuracy"
 OPTIMISER = "adamw"
 MAY_BE_ZERO = ("dropout", "weight_decay")
+NO_MORE_THAN = {"train_circuits": "train_items", "test_circuits": "test_items"}
 
 
 @dataclass(frozen=True)
