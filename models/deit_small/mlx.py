@@ -54,9 +54,9 @@ class Model(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.size = config.patch_size
-        scale, shift = config.pixels()
+        mean, scale = config.pixels()
+        self._mean = mx.array(mean)
         self._scale = mx.array(scale)
-        self._shift = mx.array(shift)
         self.class_token = mx.zeros(config.dimension)
         self.positions = mx.zeros((config.tokens, config.dimension))
         self.patches = nn.Linear(config.patch_values, config.dimension, bias=True)
@@ -71,7 +71,7 @@ class Model(nn.Module):
         rows = images.reshape(n, side // self.size, self.size, -1, self.size * channels)
         pieces = rows.swapaxes(2, 3).reshape(n, -1, self.size**2 * channels)
         dtype = self.patches.weight.dtype
-        return pieces.astype(dtype) * self._scale.astype(dtype) + self._shift.astype(dtype)
+        return (pieces.astype(dtype) - self._mean.astype(dtype)) * self._scale.astype(dtype)
 
     def __call__(self, images: mx.array) -> mx.array:
         """images (n, side, side, channels) uint8 -> logits (n, classes)."""

@@ -54,9 +54,9 @@ class Model(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.size = config.patch_size
-        scale, shift = config.pixels()
+        mean, scale = config.pixels()
+        self._mean = nn.Buffer(torch.from_numpy(mean), persistent=False)
         self._scale = nn.Buffer(torch.from_numpy(scale), persistent=False)
-        self._shift = nn.Buffer(torch.from_numpy(shift), persistent=False)
         self.class_token = nn.Parameter(torch.zeros(config.dimension))
         self.positions = nn.Parameter(torch.zeros(config.tokens, config.dimension))
         self.patches = nn.Linear(config.patch_values, config.dimension, bias=True)
@@ -70,7 +70,7 @@ class Model(nn.Module):
         n, side, _, channels = images.shape
         rows = images.reshape(n, side // self.size, self.size, -1, self.size * channels)
         pieces = rows.transpose(2, 3).reshape(n, -1, self.size**2 * channels)
-        return pieces.to(self._scale.dtype) * self._scale + self._shift
+        return (pieces.to(self._mean.dtype) - self._mean) * self._scale
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images (n, side, side, channels) uint8 -> logits (n, classes)."""

@@ -1,20 +1,18 @@
 """Downloads that break off go on where they ended; what comes out is the pinned file or nothing.
 
-The server is on this machine and breaks off, forgets ranges or changes its file as a test asks.
+The server is on this machine, see file_server.py.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import http.server
-import threading
 import tracemalloc
 from dataclasses import dataclass
-from dataclasses import field as field_
 
 import numpy as np
 import pytest
+from file_server import serving
 
 from measurement.errors import InputError
 from models import download, transfer
@@ -26,55 +24,10 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 CUT = 4 * transfer.CHUNK_BYTES  # what arrives of a chunk that is cut in two is dropped
 
 
-@dataclass
-class Server:
-    """What it sends, and what it saw."""
-
-    base: str
-    content: bytes = CONTENT
-    ranges: bool = True
-    tag: str | None = '"one"'
-    cut: list[int] = field_(default_factory=list)  # bytes to send before breaking off, per request
-    status: int = 200
-    asked: list[tuple[str | None, str | None]] = field_(default_factory=list)  # Range, If-Range
-
-    @property
-    def url(self) -> str:
-        return f"{self.base}/{NAME}"
-
-    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
-        range_, condition = handler.headers["Range"], handler.headers["If-Range"]
-        self.asked.append((range_, condition))
-        start, status = 0, self.status
-        if range_ and self.ranges and condition in (None, self.tag):
-            start = int(range_.removeprefix("bytes=").removesuffix("-"))
-            status = 206 if start < len(self.content) else 416
-        body = self.content[start:] if status != 416 else b""
-        handler.send_response(status)
-        handler.send_header("Content-Length", str(len(body)))
-        if self.tag:
-            handler.send_header("ETag", self.tag)
-        if status == 206:
-            end = len(self.content) - 1
-            handler.send_header("Content-Range", f"bytes {start}-{end}/{len(self.content)}")
-        handler.end_headers()
-        handler.wfile.write(body[: self.cut.pop(0)] if self.cut else body)
-
-
 @pytest.fixture
 def server():
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            found.answer(self)
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
-        found = Server(f"http://127.0.0.1:{running.server_port}")
+    with serving(CONTENT) as found:
         yield found
-        running.shutdown()
 
 
 @pytest.fixture(autouse=True)
