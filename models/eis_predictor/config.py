@@ -211,6 +211,7 @@ SMOKE = Config(
     head_width=8,
     batch_size=16,
     learning_rate=1e-2,  # 32 steps are to show that it learns
+    weight_decay=0.5,  # and ten that it decays
     decay_epochs=2,
     train_circuits=256,
     test_circuits=16,
