@@ -8,9 +8,11 @@ come in two networks, which never mix: `code` is that of the code; `stated` has 
 For each there are the document's scenarios: `_prototype`, the training itself (the bare name),
 `_production`, which streams from disk, and `_stream`, which learns from batches one at a time.
 
-The document has 100 ground truths for 500,000 samples, and tests on samples of the same ones. Here the
-circuits of the test are never trained on, and a network that knows 100 by heart tells nothing about
-another: see `train_circuits`.
+The document has 100 ground truths for 500,000 samples. Here no circuit of the test is trained on, and
+100 are too few: the network learns them by heart. Of 500,000 samples of 100 circuits it told 0.61 of
+the unknown parameters after 11 epochs, of others' 0.25, fewer than after the first, 0.29 too sure of
+itself (calibration error). After 8 epochs of as many samples of 1,000 circuits it told 0.298 of
+others' (0.04 too sure), of 10,000 0.304, of 100,000 0.305 (0.006); the best there is is 0.306.
 """
 
 from __future__ import annotations
@@ -234,8 +236,10 @@ EPOCHS_OF = {name: preset.decay_epochs for name, preset in PRESETS.items()} | {
     "code_stream": 1,
     "stated_stream": 1,
 }
-TARGET, EPOCHS = 0.25, 50
-# Of a study, which repeats a training many times.
+# The best that can be known is 0.306, guessing 0.107 (simulator.ceiling). `code_prototype` got to 0.304
+# in its ten epochs, `cpu` to 0.21 in its five.
+TARGET, EPOCHS = 0.3, 50
+# Of a study, which repeats a training many times: at preset cpu.
 STUDY_TARGET, STUDY_EPOCHS = 0.2, 5
 PLANS: dict[str, dict[str, float]] = {
     "smoke": {

@@ -120,7 +120,7 @@ class Rows:
     def rows(self, number: int) -> np.ndarray:
         """Those of a portion; behind the last one's own its first row again and again."""
         start = number * self.portion
-        found = np.load(self.path, mmap_mode="r")[start : start + self.portion]
+        found = np.lib.format.open_memmap(self.path, mode="r")[start : start + self.portion]
         rows = np.empty(self.portion, ROW)
         rows[: len(found)], rows[len(found) :] = found, found[0]
         return rows
@@ -276,8 +276,8 @@ def _verified(path: Path, config: Config) -> str:
     """The sha256 of the file's rows, which its record has too. Raises InputError."""
     try:
         record = json.loads(_record(path).read_text(encoding="utf-8"))
-        rows = np.load(path, mmap_mode="r")
-        found = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(rows).hexdigest()}
+        rows = np.lib.format.open_memmap(path, mode="r")
+        found = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(rows.data).hexdigest()}
     except FileNotFoundError:
         raise InputError(
             f"{path.name} is not in {path.parent}; expected it there: start a trial or study to make"
