@@ -21,7 +21,7 @@ from models.eis_predictor.simulator import GRID
 from models.layers.mlx import AdamW, exp
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/eis_predictor_peers.py.
-FASTER_COMPILED = (True, False)
+FASTER_COMPILED = (True, True)
 MASK_SEED = 0  # of dropout
 
 
