@@ -1,4 +1,4 @@
-"""`<workload>_<framework>`: one trial, one run.
+"""`<workload>_<framework>`: one trial, one run. Framework `auto`: what is best here, and why.
 
 python -m entrypoints.trial mnist mlx --epochs 10
 """
@@ -14,6 +14,7 @@ import models
 from analysis import throughput
 from analysis.flags import meaning
 from entrypoints import environment, prices, record
+from entrypoints.choice import AUTO, choose
 from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
 from entrypoints.record import quality_name
@@ -164,19 +165,37 @@ def command(workload: str, framework: str) -> click.Command:
     """The command of one entry point."""
 
     def callback(**values: Any) -> None:
-        spec = specification(workload, framework, values)
-        prepare_data(workload, spec.dataset, spec.data_dir, [spec.sizes])
-        run_id = write.begin("trial", f"{framework} {workload}", {"arm": framework})
-        try:
-            measured = execute(spec, run_id, {"arm": framework}, _progress(spec))
-        except TrialFailed as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(1)
-        _summary(measured, spec, run_id)
+        if framework == AUTO:
+            perform_best(workload, AUTO, values)
+        else:
+            perform(workload, framework, values, {})
 
-    return Command(
-        f"{workload}_{framework}", params=options(workload), callback=callback, help=__doc__
-    )
+    params = options(workload)
+    for option in params:
+        if framework == AUTO and option.name == "blas":
+            option.default = AUTO
+    return Command(f"{workload}_{framework}", params=params, callback=callback, help=__doc__)
+
+
+def perform_best(workload: str, framework: str, values: dict[str, Any]) -> None:
+    """The trial that is best here, and why. framework: `auto`, or the only one to choose from."""
+    decision = choose(workload, framework, values)
+    click.echo("\n".join(decision.lines))
+    perform(workload, decision.framework, decision.values, decision.tags)
+
+
+def perform(workload: str, framework: str, values: dict[str, Any], tags: dict[str, str]) -> None:
+    """One trial as asked for, to its run. tags: what else the run says. Ends the process with exit
+    code 1 where the worker failed."""
+    spec = specification(workload, framework, values)
+    prepare_data(workload, spec.dataset, spec.data_dir, [spec.sizes])
+    run_id = write.begin("trial", f"{framework} {workload}", {"arm": framework, **tags})
+    try:
+        measured = execute(spec, run_id, {"arm": framework}, _progress(spec))
+    except TrialFailed as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    _summary(measured, spec, run_id)
 
 
 def _progress(spec: TrialSpec) -> Listener:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,16 +84,19 @@ class Study:
 
 
 def trials(
-    study: str | None = None, run_ids: Sequence[str] | None = None, finished: bool = True
+    study: str | None = None,
+    run_ids: Sequence[str] | None = None,
+    finished: bool = True,
+    where: Mapping[str, str] | None = None,
 ) -> list[Row]:
-    """Trials of a study, or the named ones, oldest first.
+    """Trials of a study, or the named ones, oldest first. where: further tags that they carry.
 
     Raises InputError for a run id that does not exist or is no trial, and when the server does not
     answer. Runs that were cut off keep the status RUNNING and are left out unless asked for.
     """
     if run_ids is not None:
         return _named(run_ids)
-    tags = {names.KIND: "trial"} | ({} if study is None else {"study": study})
+    tags = {names.KIND: "trial", **({} if study is None else {"study": study}), **(where or {})}
     return [_row(run) for run in bulk.runs(tags, "FINISHED" if finished else None)]
 
 
