@@ -238,7 +238,9 @@ def test_images_stay_bytes_on_the_device(name):
 
 @both
 def test_it_learns_its_images_by_heart(name):
-    config = config_of("deit_small", classes=4, learning_rate=1e-3, train_items=32)
+    config = config_of(
+        "deit_small", dimension=32, heads=2, classes=4, learning_rate=1e-3, train_items=32
+    )
     work = session("deit_small", name, config)
     means = []
     for epoch in range(40):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +19,7 @@ from measurement.audit import (
     first_distance,
     parity_difference,
 )
+from measurement.evidence import Evidence
 from models.parameters import draw
 
 # name -> (what differs first, in which arrays, the first array that is named,
@@ -159,18 +162,26 @@ def broken_twin(framework: str, change: tuple[str, str]) -> Any:
     return module
 
 
+CONFIG = config_of("deit_small", dimension=32, heads=2)
+
+
 def other(framework: str) -> str:
     return "mlx" if framework == "pytorch" else "pytorch"
+
+
+@cache
+def right(framework: str) -> Evidence:
+    """The evidence of the twin that a broken one is held against."""
+    return evidence("deit_small", other(framework), CONFIG)
 
 
 @needs_all
 @pytest.mark.parametrize(("name", "case", "framework"), CASES)
 def test_a_broken_twin_is_refused_with_what_differs(name, case, framework):
     parity, array, in_mlx, in_pytorch = case
-    config = config_of("deit_small")
-    reference = evidence("deit_small", other(framework), config)
+    reference = right(framework)
     change = in_mlx if framework == "mlx" else in_pytorch
-    broken = evidence("deit_small", framework, config, twin=broken_twin(framework, change))
+    broken = evidence("deit_small", framework, CONFIG, twin=broken_twin(framework, change))
     assert parity in (parity_difference(reference.summary(), broken.summary()) or "")
     outputs, gradients, _ = TOLERANCES["float32"]
     found = {
@@ -196,14 +207,13 @@ def test_a_broken_twin_is_refused_with_what_differs(name, case, framework):
 )
 def test_the_other_gelu_is_refused_where_its_inputs_are_large_enough(framework, change):
     """DeiT starts so near 0 that both curves agree within rounding: ten times its weights tell."""
-    config = config_of("deit_small")
     initial = {
         key: value * 10 if "feed_forward.inner" in key else value
-        for key, value in draw(config.parameters(), 0).items()
+        for key, value in draw(CONFIG.parameters(), 0).items()
     }
-    reference = evidence("deit_small", other(framework), config, initial=initial)
+    reference = evidence("deit_small", other(framework), CONFIG, initial=initial)
     twin = broken_twin(framework, change)
-    broken = evidence("deit_small", framework, config, twin=twin, initial=initial)
+    broken = evidence("deit_small", framework, CONFIG, twin=twin, initial=initial)
     assert "output" in (parity_difference(reference.summary(), broken.summary()) or "")
     found = first_difference(reference.outputs, broken.outputs, TOLERANCES["float32"][0])
     assert (found or "").startswith("blocks.0.feed_forward.outer ")
@@ -212,9 +222,8 @@ def test_the_other_gelu_is_refused_where_its_inputs_are_large_enough(framework, 
 @needs_all
 @pytest.mark.parametrize("framework", ["mlx", "pytorch"])
 def test_two_steps_for_one_are_refused(framework):
-    config = config_of("deit_small")
-    reference = evidence("deit_small", other(framework), config)
-    broken = evidence("deit_small", framework, config, repeat=2)
+    reference = right(framework)
+    broken = evidence("deit_small", framework, CONFIG, repeat=2)
     assert "update" in (parity_difference(reference.summary(), broken.summary()) or "")
 
 
@@ -226,9 +235,7 @@ def test_a_twin_without_a_bias_has_no_evidence(framework):
         (("3 * config.dimension, bias=True", "3 * config.dimension, bias=False"), r"qkv\.bias"),
     ):
         with pytest.raises(ValueError, match=said):
-            evidence(
-                "deit_small", framework, config_of("deit_small"), broken_twin(framework, change)
-            )
+            evidence("deit_small", framework, CONFIG, broken_twin(framework, change))
 
 
 @needs_all
@@ -236,7 +243,7 @@ def test_a_twin_without_a_bias_has_no_evidence(framework):
 def test_an_evaluation_of_other_rows_is_refused(framework):
     """On fewer images it is an error; with each image beside its neighbour's label, the network that
     has learned tells no better than guessing."""
-    config = config_of("deit_small", classes=4, train_items=64, test_items=64, learning_rate=1e-3)
+    config = replace(CONFIG, classes=4, test_items=64, learning_rate=1e-3)
     fewer = broken_twin(
         framework, ("predict(model, images) == labels", "predict(model, images[1:]) == labels[1:]")
     )
