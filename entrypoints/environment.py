@@ -49,14 +49,14 @@ def ready(framework: str) -> Path | None:
 
 
 def folder(framework: str) -> Path:
-    """Where the environment of a framework lies, made or not: its name changes with what is to be
-    installed and with this Python."""
-    parts = [
-        *wanted(framework),
-        (ROOT / CONSTRAINTS).read_text(encoding="utf-8"),
-        platform.python_version(),
-        platform.machine(),
-    ]
+    """Where the environment of a framework lies, made or not: its name changes with the packages
+    asked for, with their pins (not those of others, or every new pin would cost 2 GB) and with this
+    Python."""
+    names = wanted(framework)
+    lines = (ROOT / CONSTRAINTS).read_text(encoding="utf-8").splitlines()
+    bare = {name.split("[")[0].lower() for name in names}
+    pins = [line for line in lines if line.split("==")[0].lower() in bare]
+    parts = [*names, *pins, platform.python_version(), platform.machine()]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:10]
     return directory("auto") / "environments" / f"{framework}-{digest}"
 

@@ -130,8 +130,8 @@ def test_the_driver_is_known_by_its_command(
     assert environment.has_cuda() == (there and sys.platform == "linux")
 
 
-@pytest.mark.parametrize("changed", ["constraints", "requirements", "python"])
-def test_other_pins_are_another_environment(
+@pytest.mark.parametrize("changed", ["pin", "requirements", "python", "another pin"])
+def test_other_packages_are_another_environment(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
     project = tmp_path / "project"
@@ -141,13 +141,17 @@ def test_other_pins_are_another_environment(
     before = environment.folder(NAME)
     monkeypatch.setattr(environment, "ROOT", project)
     assert environment.folder(NAME) == before
+    pins = project / "constraints.txt"
     if changed == "python":
         monkeypatch.setattr(environment.platform, "python_version", lambda: "3.11.99")
+    elif changed == "pin":
+        pins.write_text(pins.read_text().replace("numpy==", "numpy==9"))
+    elif changed == "another pin":
+        pins.write_text(pins.read_text().replace("torch==", "torch==9"))
     else:
-        name = {"constraints": "constraints.txt"}.get(changed, "requirements-tensorflow.txt")
-        with (project / name).open("a") as file:
+        with (project / "requirements-tensorflow.txt").open("a") as file:
             file.write("more\n")
-    assert environment.folder(NAME) != before
+    assert (environment.folder(NAME) == before) == (changed == "another pin")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,9 @@ PAIRS = [
     if twin != REFERENCE
 ]
 # A framework with an environment of its own is compared there: see tensorflow_cases.py.
-ELSEWHERE = pytest.mark.skip(reason="has an environment of its own: see test_tensorflow.py")
+ELSEWHERE = pytest.mark.skip(
+    reason="has an environment of its own: see test_deit_small_tensorflow.py"
+)
 
 
 def here(workload: str) -> list[str]:

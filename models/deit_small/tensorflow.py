@@ -1,0 +1,129 @@
+"""The vision transformer in TensorFlow. Twin of pytorch.py: a diff shows only the spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from models.deit_small.config import BETAS, EPSILON, MLP_RATIO, NORM_EPSILON, Config
+from models.layers import tensorflow as nn
+from models.layers.tensorflow import AdamW, attend, gelu, norm, split
+
+# (training, inference): the mode measured faster on a CPU, see benchmarks/deit_small_peers.py.
+FASTER_COMPILED = (True, True)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.dimension, 3 * config.dimension, bias=True)
+        self.output = nn.Linear(config.dimension, config.dimension, bias=True)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        query, key, value = (split(part, self.heads) for part in tf.split(self.qkv(x), 3, axis=2))
+        return self.output(attend(query, key, value, None))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.inner = nn.Linear(config.dimension, MLP_RATIO * config.dimension, bias=True)
+        self.outer = nn.Linear(MLP_RATIO * config.dimension, config.dimension, bias=True)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return self.outer(gelu(self.inner(x)))
+
+
+class Block(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.attention_norm = norm(config.dimension, NORM_EPSILON)
+        self.attention = Attention(config)
+        self.feed_forward_norm = norm(config.dimension, NORM_EPSILON)
+        self.feed_forward = FeedForward(config)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class Model(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.size = config.patch_size
+        mean, scale = config.pixels()
+        self._mean = tf.constant(mean)
+        self._scale = tf.constant(scale)
+        self.class_token = nn.parameter(config.dimension)
+        self.positions = nn.parameter(config.tokens, config.dimension)
+        self.patches = nn.Linear(config.patch_values, config.dimension, bias=True)
+        self.blocks = [Block(config) for _ in range(config.depth)]
+        self.norm = norm(config.dimension, NORM_EPSILON)
+        self.head = nn.Linear(config.dimension, config.classes, bias=True)
+
+    def cut(self, images: tf.Tensor) -> tf.Tensor:
+        """images (n, side, side, channels) uint8 -> standardised patches, row by row
+        (n, patches, patch_values). Bytes are exact in 16-bit floats too."""
+        n, side, _, channels = images.shape
+        across = side // self.size
+        rows = tf.reshape(images, (n, across, self.size, across, self.size * channels))
+        pieces = tf.reshape(tf.transpose(rows, (0, 1, 3, 2, 4)), (n, -1, self.size**2 * channels))
+        dtype = self.patches.weight.dtype
+        return (tf.cast(pieces, dtype) - tf.cast(self._mean, dtype)) * tf.cast(self._scale, dtype)
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """images (n, side, side, channels) uint8 -> logits (n, classes)."""
+        patches = self.patches(self.cut(images))
+        first = tf.broadcast_to(self.class_token, (images.shape[0], 1, patches.shape[2]))
+        x = tf.concat([first, patches], axis=1) + self.positions
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x[:, 0]))
+
+
+def loss(model: Model, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean cross-entropy of a batch."""
+    logits = tf.cast(model(images), tf.float32)
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+
+def predict(model: Model, images: tf.Tensor) -> tf.Tensor:
+    """images (n, side, side, channels) -> class (n,)."""
+    return tf.argmax(model(images), axis=1, output_type=tf.int32)
+
+
+def score(model: Model, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """1 where the answer is right, else 0: (n,) float32."""
+    return tf.cast(predict(model, images) == tf.cast(labels, tf.int32), tf.float32)
+
+
+def answer(model: Model, images: tf.Tensor) -> tf.Tensor:
+    """images (n, side, side, channels) uint8, as a client sends them -> class (n,)."""
+    return predict(model, images)
+
+
+def training(
+    model: Model, config: Config
+) -> tuple[Callable[..., tf.Tensor], Any, Callable[[], None]]:
+    """(step, state, restart): a step does one update by AdamW and returns the loss before it; state
+    is all that a step changes; restart puts the optimiser, not the parameters, to its start."""
+    optimiser = AdamW(
+        model,
+        learning_rate=config.learning_rate,
+        warmup_steps=0,
+        weight_decay=config.weight_decay,
+        betas=BETAS,
+        epsilon=EPSILON,
+    )
+
+    def step(images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        batch = tf.gather(images, rows), tf.gather(labels, rows)
+        with tf.GradientTape() as tape:
+            value = loss(model, *batch)
+        optimiser.update(tape.gradient(value, model.parameters()))
+        return value
+
+    return step, [model, optimiser.state], optimiser.restart
