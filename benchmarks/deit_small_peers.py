@@ -247,7 +247,12 @@ def mlx_image_peer(session: Any, compiled: bool) -> tuple[Step, Forward]:
         mx.eval(loss, state)
         return float(loss.item())
 
-    return step, lambda pictures: mx.eval(forward(pictures))
+    def evaluated(pictures: Any) -> Any:
+        found = forward(pictures)
+        mx.eval(found)
+        return found
+
+    return step, evaluated
 
 
 PEERS = {"pytorch": timm_peer, "mlx": mlx_image_peer}

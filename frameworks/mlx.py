@@ -168,6 +168,9 @@ class Adapter:
         mx.set_default_device(mx.cpu if self.device == "cpu" else mx.gpu)
 
     def move(self, *arrays: mx.array) -> tuple[mx.array, ...]:
+        # After `async_eval` on a GPU the CPU does not wait for it (MLX 0.32.4, CUDA): of matrices of
+        # 2048 it multiplied what was not there yet, and the results were NaN.
+        mx.eval(*arrays)
         return arrays
 
     def unmoved(self) -> str | None:

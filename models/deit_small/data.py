@@ -7,7 +7,7 @@ extracted it has train.bin and test.bin, which serve as well. Files lie flat in 
 
 A user's own images are a .npz, see `own_images`. `dataset="synthetic"` is made here and only when
 asked for by name. Every image is enlarged from 32 to `config.image_size` by Pillow's bicubic filter,
-which computes 8-bit images in whole numbers: both frameworks are given the same bytes.
+which computes 8-bit images in whole numbers: every framework is given the same bytes.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def load(config: Config, dataset: str, data_dir: str) -> Data:
                 f" {FOLDER} below it, or {' and '.join(file.name for file in PARTS)}: start a trial"
                 " or study to fetch it"
             )
-        name, (train, test) = dataset, _read(found)
+        name, (train, test) = dataset, _read(found, config)
         source = ", ".join(dict.fromkeys(download.source(path) for path in found.values()))
     train = train[0][: config.train_items], train[1][: config.train_items]
     test = test[0][: config.test_items], test[1][: config.test_items]
@@ -267,28 +267,41 @@ def _check(content: bytes, file: File) -> None:
         raise ValueError(f"{file.name} does not have the sha256 {file.sha256}")
 
 
-def _read(found: dict[File, Path]) -> tuple[Split, Split]:
+def _read(found: dict[File, Path], config: Config) -> tuple[Split, Split]:
     for file, path in found.items():
         _verify(path, file)
+    asked = [config.train_items, config.test_items]
+    items = [min(count, part.items) for count, part in zip(asked, PARTS, strict=True)]
     if ARCHIVE in found:
-        contents = members(found[ARCHIVE])
+        contents = members(found[ARCHIVE], items)
     else:
-        contents = [path.read_bytes() for path in found.values()]
-    train, test = (records(content, file) for content, file in zip(contents, PARTS, strict=True))
+        contents = [_start(found[part], count) for part, count in zip(PARTS, items, strict=True)]
+    train, test = (records(content, part) for content, part in zip(contents, PARTS, strict=True))
     return train, test
 
 
-def members(path: Path) -> list[bytes]:
-    """The two parts out of an archive, by their exact names and sizes; nothing is written, so what
-    else an archive may hold does no harm. Raises InputError for one that lacks them."""
-    wanted = {f"{EXTRACTED}/{file.name}": file.items * RECORD for file in PARTS}
+def _start(path: Path, items: int) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(items * RECORD)
+
+
+def members(path: Path, items: Sequence[int]) -> list[bytes]:
+    """The first so many records of each part out of an archive. A part is known by its exact name
+    and size; nothing is written, so what else an archive may hold does no harm. No more is held in
+    memory than is asked for: a trial's peak is to be the training's. Raises InputError for an
+    archive that lacks a part or breaks off before."""
+    wanted = {
+        f"{EXTRACTED}/{part.name}": (part.items * RECORD, count * RECORD)
+        for part, count in zip(PARTS, items, strict=True)
+    }
     contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r|gz") as archive:
             for member in archive:
+                size, asked = wanted.get(member.name, (-1, 0))
                 stream = archive.extractfile(member) if member.isreg() else None
-                if stream and wanted.get(member.name) == member.size:
-                    contents[member.name] = stream.read()
+                if stream and member.size == size:
+                    contents[member.name] = stream.read(asked)
                 if len(contents) == len(wanted):
                     break
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
@@ -299,24 +312,25 @@ def members(path: Path) -> list[bytes]:
     missing = [name for name in wanted if name not in contents]
     if missing:
         raise InputError(
-            f"{path} has no {missing[0]} of {wanted[missing[0]]:,} bytes; expected"
+            f"{path} has no {missing[0]} of {wanted[missing[0]][0]:,} bytes; expected"
             f" {ARCHIVE.name}: delete it or move it away, then run again to fetch a good one"
         )
     return [contents[name] for name in wanted]
 
 
-def records(content: bytes, file: File) -> Split:
-    """Images and fine labels of a part. Raises InputError: another size, labels out of range."""
-    if len(content) != file.items * RECORD:
+def records(content: bytes, part: File) -> Split:
+    """Images and fine labels of some records. Raises InputError: half a record, labels out of
+    range."""
+    if not content or len(content) % RECORD:
         raise InputError(
-            f"{file.name} has {len(content):,} bytes; expected {file.items:,} records of {RECORD}:"
+            f"{part.name} breaks off after {len(content):,} bytes; expected records of {RECORD}:"
             " delete it or move it away, then run again to fetch a good one"
         )
-    rows = np.frombuffer(content, np.uint8).reshape(file.items, RECORD)
+    rows = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
     labels = rows[:, 1].astype(np.int32)
     if labels.max() >= CLASSES:
         raise InputError(
-            f"{file.name} has a label {labels.max()}; expected labels from 0 to {CLASSES - 1}:"
+            f"{part.name} has a label {labels.max()}; expected labels from 0 to {CLASSES - 1}:"
             " delete it or move it away, then run again to fetch a good one"
         )
     planes = rows[:, 2:].reshape(-1, CHANNELS, SIDE, SIDE)

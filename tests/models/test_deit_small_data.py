@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import tarfile
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -280,25 +281,46 @@ def test_a_spoiled_byte_gives_whole_parts_or_one_line(tmp_path_factory, place, c
         small = (data.File("train.bin", "", TRAIN), data.File("test.bin", "", TEST))
         patch.setattr(data, "PARTS", small)
         try:
-            found = data.members(path)
+            found = data.members(path, (TRAIN, TEST))
         except InputError as error:
             assert "\n" not in str(error)
         else:
             assert [len(content) for content in found] == [len(p) for p in PARTS.values()]
 
 
-def test_parts_of_another_size_or_with_other_labels_are_one_line():
-    file = data.File("train.bin", "", TRAIN)
-    images, labels = data.records(PARTS["train.bin"], file)
+def test_parts_that_break_off_or_have_other_labels_are_one_line():
+    part = data.File("train.bin", "", TRAIN)
+    images, labels = data.records(PARTS["train.bin"], part)
     assert images.shape == (TRAIN, 32, 32, 3) and labels.shape == (TRAIN,)
     for content in (PARTS["train.bin"][:-1], PARTS["train.bin"] + b"x", b""):
-        with pytest.raises(InputError, match=r"train\.bin has [\d,]+ bytes; expected 7 records"):
-            data.records(content, file)
+        with pytest.raises(InputError, match=r"train\.bin breaks off after [\d,]+ bytes") as error:
+            data.records(content, part)
+        one_line(error)
     content = bytearray(PARTS["train.bin"])
     content[data.RECORD + 1] = 100
     with pytest.raises(InputError, match=r"train\.bin has a label 100; expected") as error:
-        data.records(bytes(content), file)
+        data.records(bytes(content), part)
     one_line(error)
+
+
+@pytest.mark.parametrize("names", [[ARCHIVE], list(PARTS)])
+def test_few_images_of_a_large_file_take_little_memory(tmp_path, files, monkeypatch, names):
+    large = {"train.bin": part(8_000, 1), "test.bin": PARTS["test.bin"]}
+    large[ARCHIVE] = packed({f"{FOLDER}/{name}": content for name, content in large.items()})
+    trust(monkeypatch, large[ARCHIVE])
+    parts = [
+        data.File(name, hashlib.sha256(large[name]).hexdigest(), items)
+        for name, items in (("train.bin", 8_000), ("test.bin", TEST))
+    ]
+    monkeypatch.setattr(data, "PARTS", tuple(parts))
+    put(tmp_path, large, *names)
+    load(tmp_path)  # what is imported on the way
+    tracemalloc.start()
+    found = load(tmp_path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found.train["labels"]) == 6 and most < 2_000_000 < len(large["train.bin"])
+    assert len(load(tmp_path, replace(SMALL, train_items=10**6)).train["labels"]) == 8_000
 
 
 # --- a user's own images
@@ -316,7 +338,7 @@ def pictures(items: int) -> np.ndarray:
 @pytest.mark.parametrize("name", ["labels", "fine_labels"])
 @pytest.mark.parametrize(("items", "test"), [(2, 1), (4, 1), (5, 1), (10, 2), (23, 4)])
 def test_the_last_fifth_of_ones_own_images_are_for_testing(tmp_path, name, items, test):
-    images, labels = pictures(items), np.arange(items, dtype=np.uint8)
+    images, labels = np.asfortranarray(pictures(items)), np.arange(items, dtype=np.uint8)
     path = own(tmp_path / "mine.npz", images=images, **{name: labels})
     data.prepare(path, "/nowhere")
     found = data.load(replace(SMALL, train_items=99, test_items=99), path, "/nowhere")
