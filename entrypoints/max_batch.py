@@ -370,16 +370,15 @@ def main(**options: Any) -> None:
             log(run_id, spec, searched, time.time())
             write.finish(run_id)
             done.append(searched)
+            click.echo(sentence(searched))  # now: a report that cannot be written loses nothing
+            for conflict in searched.found.conflicts:
+                click.echo(f"  ! {conflict}")
         if done:
             folder = _report(done, options, parent)
     except BaseException:
         write.finish(parent, "FAILED")
         raise
     write.finish(parent, "FAILED" if failed else "FINISHED")
-    for searched in done:
-        click.echo(sentence(searched))
-        for conflict in searched.found.conflicts:
-            click.echo(f"  ! {conflict}")
     for line in failed:
         click.echo(f"Error: {line}", err=True)
     if done:
