@@ -13,6 +13,7 @@ a loop from the same ones again would move less than a loop does.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,11 @@ def run(
     if products != loops * work.products:
         raise RuntimeError(f"{loops} loops put out {products} products")
     check = float(np.mean([np.mean(1.0 - matrix.astype(np.float64)) for matrix in chain.read()]))
+    if not math.isfinite(check):  # every product of positive numbers, normalised, is
+        raise RuntimeError(
+            f"the matrices after {loops} timed loops are not finite: a device went on with what another "
+            "had not finished, or a twin computes something else"
+        )
 
     waited = [chain.seconds(1, plan.slowdown) for _ in range(plan.waited_loops)]
     parts = chain.parts(plan)

@@ -114,6 +114,17 @@ def test_on_a_linux_cpu_both_frameworks_get_the_better_blas(
     }  # fmt: skip
 
 
+def test_a_sweep_over_work_that_has_no_quality_is_reported(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--preset", "smoke", "--device", "cpu-cpu", "--pairs", "1", "--gap_seconds", "0")
+    asked = ("--workload", "device_switch", "--parameter", "size", "--values", "16,32")
+    assert invoke("sweep", "--name", "sizes", *asked, *words) == 0
+    assert "time of all loops" in capsys.readouterr().out
+    assert {row.cell["size"] for row in read.trials("sizes")} == {"16", "32"}
+    assert "Time to" not in Path("results/sizes/report.html").read_text()
+
+
 def test_a_sweep_from_end_to_end_goes_on_under_its_name(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

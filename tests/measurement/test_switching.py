@@ -153,6 +153,32 @@ def test_a_half_that_loses_a_result_has_no_receipt() -> None:
         )
 
 
+def test_results_that_are_no_numbers_end_the_trial() -> None:
+    """As where the CPU did not wait for the GPU: everything after it is NaN."""
+    machine = Machine()
+    with pytest.raises(RuntimeError, match="after 12 timed loops are not finite"):
+        switching.run(
+            machine.work(start=[0.25, float("nan"), 0.75]), PLAN, machine.clock, machine.report
+        )
+
+
+def test_every_phase_goes_on_from_the_last_results() -> None:
+    """A loop from matrices that a device has had already would move less than a loop does."""
+    machine, seen = Machine(), []
+    work = machine.work(start=[0, 0, 0])
+
+    def counted(*matrices: int) -> list[int]:
+        seen.append(matrices[0])
+        return [matrix + 1 for matrix in work.sides[0].half(*matrices)]
+
+    first = replace(work.sides[0], half=counted)
+    found = switching.run(
+        replace(work, sides=(first, work.sides[1])), PLAN, machine.clock, machine.report
+    )
+    assert seen == list(range(len(seen)))
+    assert len(seen) > 1 + 2 + 12 + 4 + 6 and found.receipt.check_value == -14.0  # 1 + 2 + 12 loops
+
+
 def test_data_that_were_never_computed_are_computed_before_the_clock() -> None:
     """As the published script does not: there the timed loop draws its own matrices."""
     assert measured(Machine(lazy=50.0)).first_call_seconds == pytest.approx(2.875)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -274,6 +275,18 @@ def test_a_half_that_ran_on_the_other_device_has_no_evidence(name, monkeypatch):
     mine = switched(name, monkeypatch, lies_on="cpu")
     with pytest.raises(RuntimeError, match="result of the half on the gpu lies on the cpu"):
         mine.evidence()
+
+
+@needs_all
+def test_mlx_finishes_what_another_device_takes(monkeypatch):
+    """After async_eval on CUDA the CPU went on with what the GPU had not written: NaN on an H100."""
+    adapter: Any = frameworks.load("mlx", "cpu")
+    module = sys.modules["frameworks.mlx"]
+    waited: list[Any] = []
+    monkeypatch.setattr(module.mx, "eval", lambda *arrays: waited.extend(arrays))
+    arrays = [adapter.put(np.ones((2, 2), np.float32)) for _ in range(3)]
+    waited.clear()
+    assert adapter.move(*arrays) == tuple(arrays) and waited == arrays
 
 
 @needs_all
