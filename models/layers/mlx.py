@@ -158,6 +158,38 @@ def _attend_in_strips(
     return mx.concatenate(outputs, axis=2)
 
 
+class _Adam(optimizers.AdamW):
+    """MLX's own with the whole of its bias correction. MLX takes 1 - 0.999 ** step in float32, which
+    is off by 1e-5 at first: enough to turn a ReLU here and there, from which on the updates of a
+    hardly used unit have little in common with PyTorch's (2 % of their norm after ten steps of
+    eis_predictor, 1e-6 this way). The factors are state: mx.compile would take the exponentials
+    into the loop over every weight."""
+
+    def init(self, parameters: dict[str, Any]) -> None:
+        super().init(parameters)
+        self.state["first_factor"], self.state["second_factor"] = mx.array(0.0), mx.array(0.0)
+
+    def apply_gradients(
+        self, gradients: dict[str, Any], parameters: dict[str, Any]
+    ) -> dict[str, Any]:
+        step = (self.step + 1).astype(mx.float32)
+        first, second = (-mx.expm1(step * math.log(beta)) for beta in self.betas)
+        self.state["first_factor"], self.state["second_factor"] = 1 / first, mx.rsqrt(second)
+        return cast(dict[str, Any], super().apply_gradients(gradients, parameters))
+
+    def apply_single(
+        self, gradient: mx.array, parameter: mx.array, state: dict[str, mx.array]
+    ) -> mx.array:
+        if not self.bias_correction:
+            return cast(mx.array, super().apply_single(gradient, parameter, state))
+        beta1, beta2 = self.betas
+        state["m"] = first = beta1 * state["m"] + (1 - beta1) * gradient
+        state["v"] = second = beta2 * state["v"] + (1 - beta2) * mx.square(gradient)
+        change = self.learning_rate * self.state["first_factor"] * first
+        scale = mx.sqrt(second) * self.state["second_factor"] + self.eps
+        return parameter * (1 - self.learning_rate * self.weight_decay) - change / scale
+
+
 class AdamW:
     """AdamW with bias correction (Loshchilov and Hutter 2019), all parameters decayed. The rate
     rises linearly from 0, over `warmup_steps`, to `learning_rate` (0: it is that from the start);
@@ -182,7 +214,7 @@ class AdamW:
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps
-        self.optimizer = optimizers.AdamW(
+        self.optimizer = _Adam(
             learning_rate=self.rate,
             betas=list(betas),
             eps=epsilon,

@@ -15,7 +15,9 @@ from twins import assert_equal, config_of, evidence, needs_all, session
 import frameworks
 import models
 from entrypoints.session import Session
+from measurement import streaming
 from measurement.errors import InputError
+from measurement.trial import Plan
 from models.eis_predictor import data, simulator
 from models.eis_predictor.config import (
     CODE,
@@ -350,3 +352,18 @@ def test_it_learns_circuits_that_it_never_saw(name):
     assert errors[1] < errors[0]
     assert work.test_labels[:, 5].std() * 1.02 > errors[1]
     assert len(PATTERNS) == 10
+
+
+@needs_all
+def test_streams_agree_and_learn():
+    """Batches one at a time; what is known of circuits never seen, before and after."""
+    found = []
+    for name in ("mlx", "pytorch"):
+        opened = session("eis_predictor", name, config_of("eis_predictor", train_items=2000))
+        plan = Plan(epochs=0, target=0, audit_seconds=0.0, ceiling_seconds=0.001)
+        found.append(streaming.run(opened.stream(), opened.framework, plan))
+    for one in found:
+        assert one.quality > one.quality_before + 0.3  # synthetic: one rule tells two in three
+        assert len(one.update_seconds) == one.receipt.steps == 125
+        assert one.details["eval/top5_accuracy"] > one.quality
+    np.testing.assert_allclose(found[0].losses, found[1].losses, rtol=1e-4)
