@@ -209,9 +209,10 @@ class Session(_Base):
             sizes = self.spec["sizes"] | {"dropout": 0.0}
             return Session(self.spec | {"sizes": sizes}, self.twin).evidence(values)
         rows: list[Any] = []
-        while len(rows) < PROBE_STEPS:  # a small preset has fewer batches in an epoch
+        steps = models.setting(self.spec["workload"], "PROBE_STEPS")
+        while len(rows) < steps:  # a small preset has fewer batches in an epoch
             rows += [batch for batch, _ in self.batches(len(rows), PROBE_SEED)]
-        rows = rows[:PROBE_STEPS]
+        rows = rows[:steps]
         first = self.framework.read(rows[0]).astype(np.int64)
         put = self.framework.put
         batch = [put(array[first]) for array in self.data.train.values()]

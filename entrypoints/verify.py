@@ -84,6 +84,7 @@ def compare(
         )
     ]
     trained = a["optimiser"] != NO_OPTIMISER
+    steps = {4: "four", 10: "ten"}.get(len(a["losses"]), str(len(a["losses"])))
     if trained:
         optimiser, dtype = a["optimiser"], a["dtype"]
         compared += [
@@ -95,7 +96,7 @@ def compare(
             ),
             (
                 "updates",
-                "every parameter's update after ten steps",
+                f"every parameter's update after {steps} steps",
                 UPDATE_TOLERANCES[optimiser][dtype],
                 lambda x, y: update_difference(x, y, optimiser, dtype),
             ),
@@ -107,7 +108,7 @@ def compare(
         {f"loss {i}": np.float64(value) for i, value in enumerate(e["losses"])} for e in (a, b)
     )
     what = {
-        "train": "the losses of ten steps",
+        "train": f"the losses of {steps} steps",
         "generate": "the losses of ten given tokens, with the cache",
         "switch": "the mean of every matrix after each of ten loops",
     }[does]

@@ -18,6 +18,7 @@ _OPTIONAL: dict[str, Any] = {
     "MAY_BE_ZERO": (),  # sizes that may be 0
     "EPOCHS_OF": {},  # preset -> epochs, where they are not EPOCHS
     "DEVICES": ("auto", "cpu", "gpu"),  # or two at a time: then auto is the first after it
+    "PROBE_STEPS": 10,  # of a training's evidence
     "NO_MORE_THAN": {},  # size -> the number of items that it cannot exceed
 }
 

@@ -46,7 +46,13 @@ OWN_DATA = ""
 AS_SHIPPED = False
 DTYPES = ("float32", "bfloat16")
 QUALITY = "eval/accuracy"
-OPTIMISER = "adamw"
+OPTIMISER = "adamw_relu"
+# One ReLU in millions has an input that rounding puts on the other side of 0. At the public code's rate
+# such a difference grows sevenfold with every step at first. Of 200 trainings (five presets, 40 starts
+# each) PyTorch in float32 was after four steps more than 2e-2 of an update away from itself in float64
+# in 7, at most 6.6e-2, and more than 1e-5 of a loss in 3; in all others 1e-7. After ten steps it was so
+# in one of seven.
+PROBE_STEPS = 4
 MAY_BE_ZERO = ("dropout", "weight_decay")
 NO_MORE_THAN = {"train_circuits": "train_items", "test_circuits": "test_items"}
 
@@ -212,9 +218,9 @@ SMOKE = Config(
     third_width=16,
     head_width=8,
     batch_size=16,
-    learning_rate=1e-2,  # 32 steps are to show that it learns
-    weight_decay=0.5,  # and ten that it decays
-    decay_epochs=2,
+    learning_rate=1e-2,  # 16 steps are to show that it learns
+    weight_decay=1.0,  # and four that it decays
+    decay_epochs=1,
     train_circuits=256,
     test_circuits=16,
     frequencies=8,
