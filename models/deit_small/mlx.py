@@ -12,7 +12,7 @@ from models.deit_small.config import BETAS, EPSILON, MLP_RATIO, NORM_EPSILON, Co
 from models.layers.mlx import AdamW, attend, gelu, norm, split
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/deit_small_peers.py.
-FASTER_COMPILED = (True, True)
+FASTER_COMPILED = (True, False)
 
 
 class Attention(nn.Module):
