@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from tensorflow_cases import initial, read_evidence
+from test_adamw_rate import RATE, closed_form
 from test_deit_small_broken import BROKEN, GRADIENT, LOSS, OUTPUT, UPDATE
-from test_schedule import RATE, closed_form
 from twins import assert_equal, config_of, evidence, needs_all, session
 
 from measurement.audit import (
