@@ -2,7 +2,7 @@
 
 "simulated" is this workload's real data: the document's samples are simulated too, see simulator.py.
 A sample is a row of 10 bytes: five classes, the number of the pattern that says what is known, the
-residual in kiloohm. 500,000 are made in a second when loaded, 5,000,000 by `prepare_sizes` into
+residual in kiloohm. 500,000 are made in two seconds when loaded, 5,000,000 by `prepare_sizes` into
 <data directory>/eis_predictor: a NumPy file of rows, and beside it, written last, a record that says
 what they are and their sha256. Rows without their record count as nothing: a process was ended in
 the middle. Both are read again in full when loaded (50 MB, a tenth of a second), and streamed in
