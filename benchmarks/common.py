@@ -68,7 +68,7 @@ def parser(
     """The options that every script takes."""
     found = argparse.ArgumentParser(description=description)
     add = found.add_argument
-    add("--framework", choices=("both", *FRAMEWORKS), default="both")
+    add("--framework", choices=("both", *FRAMEWORKS, *frameworks.OWN_ENVIRONMENT), default="both")
     add("--pairs", type=whole, default=pairs, help="randomised blocks, 6 or more")
     add(
         "--blas",

@@ -3,9 +3,15 @@
     pip install --no-deps timm mlx-image
     python -m benchmarks.deit_small_peers
 
-Peers: timm's VisionTransformer (PyTorch), which deit_small_patch16_224 is, and mlx-image's (MLX), both
-imported unmodified, eager and compiled. Of MLX's vision transformers it is the one that is published as
-a package with the sizes of DeiT; gau-nernst/mlx-models computes attention the same way.
+TensorFlow's, in an environment with requirements-tensorflow.txt, scipy, keras-hub, regex, tokenizers:
+
+    python -m benchmarks.deit_small_peers --framework tensorflow --blas shipped
+
+Peers: timm's VisionTransformer (PyTorch), which deit_small_patch16_224 is, mlx-image's (MLX), and
+keras-hub's ViT (TensorFlow; its DeiT has a distillation token), all imported unmodified, eager and
+compiled; of TensorFlow that is XLA, and graphs without XLA, theirs and ours, stand beside. Of MLX's vision
+transformers it is the one that is published as a package with the sizes of DeiT; gau-nernst/mlx-models
+computes attention the same way.
 
 Equal work. Both get our weights, and an AdamW with bias correction that decays all parameters; timm's is
 the fused one, the fastest. Images are bytes on the device, for each peer in the layout it takes, and
@@ -43,7 +49,11 @@ from models.deit_small.config import (
 )
 
 WORKLOAD = "deit_small"
-PACKAGES = {"pytorch": ("timm", "timm"), "mlx": ("mlxim", "mlx-image")}  # module, package
+PACKAGES = {  # module, package
+    "pytorch": ("timm", "timm"),
+    "mlx": ("mlxim", "mlx-image"),
+    "tensorflow": ("keras_hub", "keras-hub"),
+}
 
 
 def check(framework: str, options: argparse.Namespace) -> None:
@@ -71,6 +81,15 @@ MLX_IMAGE = {  # mlx-image's; qkv it has apart
     "feed_forward_norm": "ln_2",
     "feed_forward.inner": "mlp.linear_1",
     "feed_forward.outer": "mlp.linear_2",
+}
+
+
+KERAS = {  # keras-hub's; qkv it has apart
+    "attention_norm": "ln_1",
+    "attention.output": "mha/attention_output",
+    "feed_forward_norm": "ln_2",
+    "feed_forward.inner": "mlp/dense_1",
+    "feed_forward.outer": "mlp/dense_2",
 }
 
 
@@ -126,6 +145,43 @@ def mlx_image_weights(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                 found[f"{layer}.{MLX_IMAGE[part]}.{kind}"] = value
         else:
             found[name.replace("norm.", "encoder.ln.").replace("head.", "heads.layers.0.")] = value
+    return found
+
+
+def keras_hub_weights(values: dict[str, np.ndarray], heads: int) -> dict[str, np.ndarray]:
+    """keras-hub's variables of our parameters: its products are x W, an attention's cut by head."""
+    found: dict[str, np.ndarray] = {}
+    first = "vit_patching_and_embedding"
+    found[f"{first}/class_token"] = values["class_token"][None, None]
+    found[f"{first}/position_embedding/embeddings"] = values["positions"]
+    found[f"{first}/patch_embedding/kernel"] = _filters(values["patches.weight"]).transpose(
+        1, 2, 3, 0
+    )
+    found[f"{first}/patch_embedding/bias"] = values["patches.bias"]
+    found["predictions/kernel"], found["predictions/bias"] = (
+        values["head.weight"].T,
+        values["head.bias"],
+    )
+    found["vit_encoder/ln/gamma"], found["vit_encoder/ln/beta"] = (
+        values["norm.weight"],
+        values["norm.bias"],
+    )
+    for name in [name for name in values if name.startswith("blocks.")]:
+        _, block, rest = name.split(".", 2)
+        part, kind = rest.rsplit(".", 1)
+        layer, value = f"vit_encoder/transformer_block_{int(block) + 1}", values[name]
+        if part.endswith("norm"):
+            found[f"{layer}/{KERAS[part]}/{'gamma' if kind == 'weight' else 'beta'}"] = value
+            continue
+        ending = "kernel" if kind == "weight" else "bias"
+        if part == "attention.qkv":
+            for which, third in zip(("query", "key", "value"), np.split(value, 3), strict=True):
+                cut = third.T.reshape(*third.T.shape[:-1], heads, -1)
+                found[f"{layer}/mha/{which}/{ending}"] = cut
+        elif part == "attention.output" and kind == "weight":
+            found[f"{layer}/{KERAS[part]}/kernel"] = value.T.reshape(heads, -1, value.shape[0])
+        else:
+            found[f"{layer}/{KERAS[part]}/{ending}"] = value.T
     return found
 
 
@@ -255,7 +311,70 @@ def mlx_image_peer(session: Any, compiled: bool) -> tuple[Step, Forward]:
     return step, evaluated
 
 
-PEERS = {"pytorch": timm_peer, "mlx": mlx_image_peer}
+def keras_hub_peer(session: Any, compiled: bool, xla: bool = True) -> tuple[Step, Forward]:
+    import keras
+    import keras_hub
+    import tensorflow as tf
+
+    config = session.config
+    backbone = keras_hub.models.ViTBackbone(
+        image_shape=(config.image_size, config.image_size, CHANNELS),
+        patch_size=config.patch_size,
+        num_layers=config.depth,
+        num_heads=config.heads,
+        hidden_dim=config.dimension,
+        mlp_dim=MLP_RATIO * config.dimension,
+        layer_norm_epsilon=NORM_EPSILON,
+    )
+    model = keras_hub.models.ViTImageClassifier(backbone, config.classes, pooling="token")
+    values = keras_hub_weights(session.initial, config.heads)
+    for variable in model.trainable_variables:
+        variable.assign(values.pop(variable.path))
+    assert not values, "a weight has no place in the peer"
+    images, labels = session.train
+    mean, std = (session.framework.put(v) for v in _pixels())
+    optimizer = keras.optimizers.AdamW(
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        beta_1=BETAS[0],
+        beta_2=BETAS[1],
+        epsilon=EPSILON,
+    )
+    optimizer.build(model.trainable_variables)
+
+    def standardised(pictures: Any) -> Any:
+        return (tf.cast(pictures, tf.float32) - mean) / std
+
+    def update(rows: Any) -> Any:
+        with tf.GradientTape() as tape:
+            logits = model(standardised(tf.gather(images, rows)), training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(labels, rows), logits)
+            loss = tf.reduce_mean(losses)
+        optimizer.apply(tape.gradient(loss, model.trainable_variables))
+        return loss
+
+    def answers(pictures: Any) -> Any:
+        return tf.argmax(model(standardised(pictures), training=False), axis=1)
+
+    if compiled:
+        update, answers = (tf.function(f, jit_compile=xla) for f in (update, answers))
+    return lambda rows: float(update(rows)), answers
+
+
+def our_graph(session: Any) -> tuple[Step, Forward]:
+    """Our own twin of TensorFlow as its graph without XLA, which the adapter could choose."""
+    framework, twin, model = session.framework, session.twin, session.twin.Model(session.config)
+    framework.write_parameters(model, session.initial)
+    update, state, restart = twin.training(model, session.config)
+    restart()
+    framework.xla = False
+    submit = framework.compile_step(update, state, True)
+    forward = framework.compile_predict(twin.predict, model, True)
+    framework.xla = True
+    return lambda rows: float(framework.read(submit(*session.train, rows))), forward
+
+
+PEERS = {"pytorch": timm_peer, "mlx": mlx_image_peer, "tensorflow": keras_hub_peer}
 
 
 def peers(framework: str, session: Any) -> tuple[Peers, list[str]]:
@@ -266,6 +385,9 @@ def peers(framework: str, session: Any) -> tuple[Peers, list[str]]:
         f"{package}, {MODES['on' if compiled else 'off']}": PEERS[framework](session, compiled)
         for compiled in modes
     }
+    if framework == "tensorflow":
+        found[f"{package}, graph"] = keras_hub_peer(session, compiled=True, xla=False)
+        found["ours, graph"] = our_graph(session)
     return found, list(found)
 
 

@@ -151,6 +151,15 @@ def test_headline_allows_each_framework_its_own_compile_mode_and_says_so():
     assert c.ratio is not None
 
 
+def test_headline_allows_products_of_a_frameworks_own_and_says_so():
+    """TensorFlow takes no BLAS: it has no other like. Everything else stays alike."""
+    own = {"blas": "own", "blas_loaded": "onednn+eigen"}
+    c = pick(run(with_cell(rows(), HEADLINE, **own)))
+    assert c.ratio is not None and "BLAS-DIFFERS" in names(c)
+    c = pick(run(with_cell(rows(), HEADLINE, **own, threads="99")))
+    assert c.refused.startswith("not like with like: threads is '99'")
+
+
 def test_headline_refuses_the_reference_blas():
     found = [replace(r, flags=("REFERENCE-BLAS",)) if r.arm == HEADLINE else r for r in rows()]
     c = pick(run(found))

@@ -40,6 +40,7 @@ def test_a_missing_peer_is_one_line(monkeypatch, capsys, name):
 def test_every_parameter_of_ours_becomes_one_of_theirs():
     values = draw(SMOKE.parameters(), 0)
     for renamed, more in (
+        (deit_small_peers.keras_hub_weights(values, SMOKE.heads), 4 * SMOKE.depth),
         (deit_small_peers.timm_weights(values), 0),
         (deit_small_peers.mlx_image_weights(values), 4 * SMOKE.depth),  # qkv in three
     ):
