@@ -39,6 +39,13 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that needs TensorFlow's environment waits until it is made: 600 MB of download."""
+    for item in items:
+        if "in_tensorflow" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 @pytest.fixture(scope="session")
 def in_tensorflow(
     tmp_path_factory: pytest.TempPathFactory,
