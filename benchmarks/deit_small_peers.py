@@ -9,9 +9,9 @@ TensorFlow's, in an environment with requirements-tensorflow.txt, scipy, keras-h
 
 Peers: timm's VisionTransformer (PyTorch), which deit_small_patch16_224 is, mlx-image's (MLX), and
 keras-hub's ViT (TensorFlow; its DeiT has a distillation token), all imported unmodified, eager and
-compiled; of TensorFlow that is XLA, and graphs without XLA, theirs and ours, stand beside. Of MLX's vision
-transformers it is the one that is published as a package with the sizes of DeiT; gau-nernst/mlx-models
-computes attention the same way.
+compiled; of TensorFlow compiled is XLA, and graphs without stand beside, and ours with XLA where we go
+without and the other way round. Of MLX's vision transformers it is the one that is published as a
+package with the sizes of DeiT; gau-nernst/mlx-models computes attention the same way.
 
 Equal work. Both get our weights, and an AdamW with bias correction that decays all parameters; timm's is
 the fused one, the fastest. Images are bytes on the device, for each peer in the layout it takes, and
@@ -361,16 +361,16 @@ def keras_hub_peer(session: Any, compiled: bool, xla: bool = True) -> tuple[Step
     return lambda rows: float(update(rows)), answers
 
 
-def our_graph(session: Any) -> tuple[Step, Forward]:
-    """Our own twin of TensorFlow as its graph without XLA, which the adapter could choose."""
+def other_way(session: Any) -> tuple[Step, Forward]:
+    """Our own twin of TensorFlow with XLA where the adapter goes without, and the other way round."""
     framework, twin, model = session.framework, session.twin, session.twin.Model(session.config)
     framework.write_parameters(model, session.initial)
     update, state, restart = twin.training(model, session.config)
     restart()
-    framework.xla = False
+    framework.xla_step, framework.xla_predict = not framework.xla_step, not framework.xla_predict
     submit = framework.compile_step(update, state, True)
     forward = framework.compile_predict(twin.predict, model, True)
-    framework.xla = True
+    framework.xla_step, framework.xla_predict = not framework.xla_step, not framework.xla_predict
     return lambda rows: float(framework.read(submit(*session.train, rows))), forward
 
 
@@ -387,7 +387,7 @@ def peers(framework: str, session: Any) -> tuple[Peers, list[str]]:
     }
     if framework == "tensorflow":
         found[f"{package}, graph"] = keras_hub_peer(session, compiled=True, xla=False)
-        found["ours, graph"] = our_graph(session)
+        found["ours, XLA where we do not"] = other_way(session)
     return found, list(found)
 
 

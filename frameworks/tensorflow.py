@@ -34,10 +34,10 @@ class Adapter:
     """See measurement.framework.Framework."""
 
     name = "tensorflow"
-    # Compiled by XLA, not as TensorFlow's own graph. On a busy CPU of two cores XLA took 3 to 15 % less
-    # processor time for a forward pass of DeiT-small and 4 to 6 % more for a step, on a quiet one 5 % less
-    # wall time for a step of a third of it: benchmarks/deit_small_peers.py measures both.
-    xla = True
+    # A forward pass is compiled by XLA, a training step is TensorFlow's own graph: of DeiT-small on a
+    # quiet CPU XLA's step took 1.108 [1.094, 1.113] of the graph's time, its forward pass 0.966 [0.933,
+    # 0.986]; benchmarks/deit_small_peers.py measures both. On a GPU, where nobody has, XLA does both.
+    xla_step, xla_predict = False, True
 
     def __init__(self, device: str, dtype: str, threads: int | None) -> None:
         cards = tf.config.list_physical_devices("GPU")
@@ -48,6 +48,7 @@ class Adapter:
             )
         self.device = "cpu" if device == "cpu" or not cards else "gpu"
         self._place = "/CPU:0" if self.device == "cpu" else "/GPU:0"
+        self.xla_step = self.xla_step or self.device == "gpu"
         self.dtype = dtype
         self._dtype = _DTYPES[dtype]
         for card in cards:
@@ -84,7 +85,8 @@ class Adapter:
             "blas_loaded": f"{name} in TensorFlow {tf.__version__}",
             "tf32": "on" if self.device == "gpu" and tf32 else "off",
             "onednn": "on" if onednn else "off",
-            "xla": "on" if self.xla else "off",
+            "xla_step": "on" if self.xla_step else "off",
+            "xla_predict": "on" if self.xla_predict else "off",
             "pool_threads": str(threads),
         }
 
@@ -111,14 +113,16 @@ class Adapter:
     def compile_step(
         self, step: Callable[..., Any], state: Any, compiled: bool
     ) -> Callable[..., Any]:
-        return self._placed(step, compiled)
+        return self._placed(step, compiled, self.xla_step)
 
     def compile_predict(
         self, predict: Callable[..., Any], model: Any, compiled: bool
     ) -> Callable[..., Any]:
-        return self._placed(lambda *inputs: predict(model, *inputs), compiled)
+        return self._placed(lambda *inputs: predict(model, *inputs), compiled, self.xla_predict)
 
-    def _placed(self, function: Callable[..., Any], compiled: bool) -> Callable[..., Any]:
+    def _placed(
+        self, function: Callable[..., Any], compiled: bool, xla: bool
+    ) -> Callable[..., Any]:
         """`function` on this adapter's device: TensorFlow's own choice is a GPU if there is one. A
         new shape is compiled anew: the short last batch gets its own code, no slower general one."""
 
@@ -128,7 +132,7 @@ class Adapter:
 
         if not compiled:
             return inside
-        graph = tf.function(inside, jit_compile=self.xla, autograph=False, reduce_retracing=False)
+        graph = tf.function(inside, jit_compile=xla, autograph=False, reduce_retracing=False)
 
         def submit(*inputs: Any) -> Any:
             with tf.device(self._place):
