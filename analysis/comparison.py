@@ -17,7 +17,7 @@ from analysis.statistics import Ratio
 from analysis.statistics.diagnostics import autocorrelation, order_effect, resolution
 from analysis.table import Table, build, records
 from measurement.errors import InputError
-from tracking.names import CODE, METRICS
+from tracking.names import CODE, DETAILS, METRICS
 
 if TYPE_CHECKING:
     from tracking.read import Pairing, Row, Study
@@ -79,6 +79,7 @@ SHOWN = (
     "eval/perplexity",
     "inference/output_tokens",
     "eval/quality_before",
+    *DETAILS,
     "switch/parts_ratio",
     "train/loss",
     "hardware/cpu_percent_mean",

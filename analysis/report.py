@@ -14,7 +14,7 @@ from analysis import code_size, wording
 from analysis.findings import ArmSummary, Comparison, Drawing, Findings, Target
 from analysis.flags import Flag
 from analysis.units import quantity
-from tracking.names import METRICS, QUALITIES
+from tracking.names import DETAILS, METRICS, QUALITIES
 
 ARM_COLUMNS = (
     "train/total_seconds",
@@ -46,6 +46,7 @@ ARM_COLUMNS = (
     "energy/joules",
     "eval/quality_before",
     *QUALITIES,
+    *DETAILS,
 )
 """Those that an arm has are shown for each arm."""
 

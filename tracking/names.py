@@ -103,6 +103,8 @@ _METRICS = (
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 CODE = tuple(name for name in METRICS if name.startswith("code/"))  # size of a twin's source
 QUALITIES = ("eval/accuracy", "eval/perplexity")  # a target is one of them
+# What else a test set may tell.
+DETAILS = ("eval/top5_accuracy", "eval/calibration_error", "eval/resnorm_rmse")
 # Of these a run holds a history: by epoch.
 STEPPED = ("train/epoch_seconds", "train/epoch_items_per_second", "train/loss", *QUALITIES)
 # What a study of each mode asks about, unless it says otherwise.
