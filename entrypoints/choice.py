@@ -25,8 +25,7 @@ from tracking import names, read
 
 AUTO = "auto"
 BLAS_CHOICES = (AUTO, *blas.CHOICES)
-_ON_GPU = ("pytorch", "mlx", "tensorflow")
-_ON_CPU = ("pytorch", "mlx", "tensorflow")
+_USUAL = ("pytorch", "mlx", "tensorflow")  # first choice first, on a GPU and on a CPU
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def usual(devices: Devices, asked: str) -> tuple[str, str, str]:
     """(framework, device, why) by the platform. asked: auto, cpu, gpu, or two devices at once.
     Raises InputError for a GPU that none of the frameworks sees."""
     apple = sys.platform == "darwin" and platform.machine() == "arm64"
-    first = ("mlx", *_ON_GPU) if apple else _ON_GPU
+    first = ("mlx", *_USUAL) if apple else _USUAL
     if asked == AUTO or "gpu" in asked:
         device = "gpu" if asked == AUTO else asked
         for framework in first:
@@ -88,7 +87,7 @@ def usual(devices: Devices, asked: str) -> tuple[str, str, str]:
                 f"device={asked}: none of {', '.join(devices)} sees a GPU here; use "
                 f"device={asked.replace('gpu', 'cpu')}"
             )
-    framework = next(name for name in (*_ON_CPU, *devices) if "cpu" in devices.get(name, {}))
+    framework = next(name for name in (*_USUAL, *devices) if "cpu" in devices.get(name, {}))
     none = "no framework sees a GPU here" if asked == AUTO else f"device={asked}"
     return (
         framework,

@@ -35,9 +35,9 @@ def per_hour(price: float, table: str, framework: str, device: str) -> float:
 
 def _chip(framework: str, device: str) -> str:
     """The name of a device as a run records it: of the GPU where the work uses one, else of the CPU."""
-    if device != "cpu":
+    if device not in ("cpu", "cpu-cpu"):
         gpu = probe(framework)["devices"][1]
-        if "gpu" in gpu.get("versions", {}) and device != "cpu-cpu":
+        if "gpu" in gpu.get("versions", {}):
             return str(gpu["versions"]["gpu"])
     return machine.facts()["machine_cpu"]
 

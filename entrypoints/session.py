@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _PROBE_ITEMS = 4  # whose layer outputs are evidence: those of a whole batch may not fit twice
 
 
-class _Base:
+class Base:
     """What every kind of workload needs. `twin` replaces the registered one: a broken one, in tests."""
 
     def __init__(self, spec: dict[str, Any], twin: ModuleType | None = None) -> None:
@@ -71,7 +71,7 @@ class _Base:
         }
 
 
-class Session(_Base):
+class Session(Base):
     """A workload that is trained. `compiled`: the training step, `compiled_inference`: the rest."""
 
     def __init__(
@@ -243,7 +243,7 @@ class Session(_Base):
         return self._conditions(data, {"source": source, "sha256": ""})
 
 
-class GenerationSession(_Base):
+class GenerationSession(Base):
     """A workload that generates tokens. `compiled`: the first phase, `compiled_inference`: a token."""
 
     def __init__(self, spec: dict[str, Any], twin: ModuleType | None = None) -> None:

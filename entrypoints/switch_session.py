@@ -9,7 +9,7 @@ from typing import Any
 
 import frameworks
 import models
-from entrypoints.session import _Base
+from entrypoints.session import Base
 from measurement import switching
 from measurement.errors import InputError
 from measurement.evidence import PROBE_SEED, Evidence, collect_switching, work_digest
@@ -19,7 +19,7 @@ RESULTS = (("r1", "r2", "r3"), ("a", "b", "c"))
 """What the first device computes of a loop, and the second."""
 
 
-class SwitchSession(_Base):
+class SwitchSession(Base):
     """`compiled`: the half on the first device, `compiled_inference`: that on the second, where the
     matrices lie before and after a loop: the CPU."""
 

@@ -23,7 +23,6 @@ from measurement.phases import Clock, Report, as_json, elapsed, energy_window, m
 from measurement.trial import Plan, distance
 
 Batch = tuple[np.ndarray, ...]
-_WARMUP_UPDATES = 20
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def run(
     initial = work.read_parameters()
     framework.reset_peak_memory()
     first = _update(work, framework, work.arrivals[0], clock, plan.slowdown)[0]
-    for batch in work.arrivals[1:_WARMUP_UPDATES]:
+    for batch in work.arrivals[1 : plan.warmup_steps]:
         _update(work, framework, batch, clock, 0.0)
     work.reset()
     before = work.evaluate()
