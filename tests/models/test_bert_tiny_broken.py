@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any
-
 import pytest
-from twins import config_of, evidence, needs_all, source
+from twins import broken_twin, config_of, evidence, needs_all
 
 from measurement.audit import (
     GRADIENT_FLOOR,
@@ -108,14 +105,6 @@ CASES = [
 ]
 
 
-def broken_twin(framework: str, change: tuple[str, str]) -> Any:
-    text, (old, new) = source("bert_tiny", framework), change
-    assert old in text, "the twin changed: renew the mistake"
-    module = ModuleType(f"broken_{framework}")
-    exec(compile(text.replace(old, new), module.__name__, "exec"), module.__dict__)
-    return module
-
-
 @needs_all
 @pytest.mark.parametrize(("name", "case", "framework"), CASES)
 def test_a_broken_twin_is_refused_with_what_differs(name, case, framework):
@@ -123,7 +112,9 @@ def test_a_broken_twin_is_refused_with_what_differs(name, case, framework):
     config = config_of("bert_tiny")
     reference = evidence("bert_tiny", "mlx" if framework == "pytorch" else "pytorch", config)
     change = in_mlx if framework == "mlx" else in_pytorch
-    broken = evidence("bert_tiny", framework, config, twin=broken_twin(framework, change))
+    broken = evidence(
+        "bert_tiny", framework, config, twin=broken_twin("bert_tiny", framework, change)
+    )
     assert parity in (parity_difference(reference.summary(), broken.summary()) or "")
     outputs, gradients, _ = TOLERANCES["float32"]
     found = {
@@ -156,7 +147,7 @@ def test_the_other_gelu_is_refused_where_its_inputs_are_large_enough(framework, 
     }
     other = "mlx" if framework == "pytorch" else "pytorch"
     reference = evidence("bert_tiny", other, config, initial=initial)
-    twin = broken_twin(framework, change)
+    twin = broken_twin("bert_tiny", framework, change)
     broken = evidence("bert_tiny", framework, config, twin=twin, initial=initial)
     assert "output" in (parity_difference(reference.summary(), broken.summary()) or "")
     found = first_difference(reference.outputs, broken.outputs, TOLERANCES["float32"][0])
@@ -177,4 +168,9 @@ def test_two_steps_for_one_are_refused(framework):
 def test_a_twin_without_a_bias_has_no_evidence(framework):
     change = ("CLASSES, bias=True", "CLASSES, bias=False")
     with pytest.raises(ValueError, match=r"parameter head\.bias"):
-        evidence("bert_tiny", framework, config_of("bert_tiny"), broken_twin(framework, change))
+        evidence(
+            "bert_tiny",
+            framework,
+            config_of("bert_tiny"),
+            broken_twin("bert_tiny", framework, change),
+        )

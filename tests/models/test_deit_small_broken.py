@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
-from twins import config_of, evidence, needs_all, session, source
+from twins import broken_twin, config_of, evidence, needs_all, session
 
 from measurement.audit import (
     GRADIENT_FLOOR,
@@ -154,14 +152,6 @@ CASES = [
 ]
 
 
-def broken_twin(framework: str, change: tuple[str, str]) -> Any:
-    text, (old, new) = source("deit_small", framework), change
-    assert old in text, "the twin changed: renew the mistake"
-    module = ModuleType(f"broken_{framework}")
-    exec(compile(text.replace(old, new), module.__name__, "exec"), module.__dict__)
-    return module
-
-
 CONFIG = config_of("deit_small", dimension=32, heads=2)
 
 
@@ -181,7 +171,9 @@ def test_a_broken_twin_is_refused_with_what_differs(name, case, framework):
     parity, array, in_mlx, in_pytorch = case
     reference = right(framework)
     change = in_mlx if framework == "mlx" else in_pytorch
-    broken = evidence("deit_small", framework, CONFIG, twin=broken_twin(framework, change))
+    broken = evidence(
+        "deit_small", framework, CONFIG, twin=broken_twin("deit_small", framework, change)
+    )
     assert parity in (parity_difference(reference.summary(), broken.summary()) or "")
     outputs, gradients, _ = TOLERANCES["float32"]
     found = {
@@ -212,7 +204,7 @@ def test_the_other_gelu_is_refused_where_its_inputs_are_large_enough(framework, 
         for key, value in draw(CONFIG.parameters(), 0).items()
     }
     reference = evidence("deit_small", other(framework), CONFIG, initial=initial)
-    twin = broken_twin(framework, change)
+    twin = broken_twin("deit_small", framework, change)
     broken = evidence("deit_small", framework, CONFIG, twin=twin, initial=initial)
     assert "output" in (parity_difference(reference.summary(), broken.summary()) or "")
     found = first_difference(reference.outputs, broken.outputs, TOLERANCES["float32"][0])
@@ -235,7 +227,7 @@ def test_a_twin_without_a_bias_has_no_evidence(framework):
         (("3 * config.dimension, bias=True", "3 * config.dimension, bias=False"), r"qkv\.bias"),
     ):
         with pytest.raises(ValueError, match=said):
-            evidence("deit_small", framework, CONFIG, broken_twin(framework, change))
+            evidence("deit_small", framework, CONFIG, broken_twin("deit_small", framework, change))
 
 
 @needs_all
@@ -245,13 +237,17 @@ def test_an_evaluation_of_other_rows_is_refused(framework):
     has learned tells no better than guessing."""
     config = replace(CONFIG, classes=4, test_items=64, learning_rate=1e-3)
     fewer = broken_twin(
-        framework, ("predict(model, images) == labels", "predict(model, images[1:]) == labels[1:]")
+        "deit_small",
+        framework,
+        ("predict(model, images) == labels", "predict(model, images[1:]) == labels[1:]"),
     )
     with pytest.raises(ValueError, match="60 answers to 64 images"):
         session("deit_small", framework, config, fewer).evaluate()
     rolled = {"mlx": "mx.roll(images, 1, axis=0)", "pytorch": "torch.roll(images, 1, dims=0)"}
     shifted = broken_twin(
-        framework, ("predict(model, images) ==", f"predict(model, {rolled[framework]}) ==")
+        "deit_small",
+        framework,
+        ("predict(model, images) ==", f"predict(model, {rolled[framework]}) =="),
     )
     qualities = []
     for twin in (None, shifted):

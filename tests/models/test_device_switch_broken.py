@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any
-
 import pytest
-from twins import config_of, evidence, needs_all, source
+from twins import broken_twin, config_of, evidence, needs_all
 
 from measurement.audit import TOLERANCES, first_difference, parity_difference
 
@@ -80,14 +77,6 @@ CASES = [
 ]
 
 
-def broken_twin(framework: str, change: tuple[str, str]) -> Any:
-    text, (old, new) = source("device_switch", framework), change
-    assert old in text, "the twin changed: renew the mistake"
-    module = ModuleType(f"broken_{framework}")
-    exec(compile(text.replace(old, new), module.__name__, "exec"), module.__dict__)
-    return module
-
-
 @needs_all
 @pytest.mark.parametrize(("case", "framework"), CASES)
 def test_a_broken_twin_is_refused_with_what_differs(case, framework):
@@ -95,7 +84,9 @@ def test_a_broken_twin_is_refused_with_what_differs(case, framework):
     config = config_of("device_switch")
     reference = evidence("device_switch", "mlx" if framework == "pytorch" else "pytorch", config)
     change = in_mlx if framework == "mlx" else in_pytorch
-    broken = evidence("device_switch", framework, config, twin=broken_twin(framework, change))
+    broken = evidence(
+        "device_switch", framework, config, twin=broken_twin("device_switch", framework, change)
+    )
     said = parity_difference(reference.summary(), broken.summary()) or ""
     assert "the evidence differs in output" in said
     found = first_difference(reference.outputs, broken.outputs, TOLERANCES["float32"][0]) or ""

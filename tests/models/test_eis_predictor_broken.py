@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any
-
 import numpy as np
 import pytest
-from twins import config_of, evidence, needs_all, source
+from twins import broken_twin, config_of, evidence, needs_all
 
 from measurement.audit import (
     GRADIENT_FLOOR,
@@ -139,14 +136,6 @@ CASES = [
 ]
 
 
-def broken_twin(framework: str, change: tuple[str, str]) -> Any:
-    text, (old, new) = source("eis_predictor", framework), change
-    assert old in text, "the twin changed: renew the mistake"
-    module = ModuleType(f"broken_{framework}")
-    exec(compile(text.replace(old, new), module.__name__, "exec"), module.__dict__)
-    return module
-
-
 @needs_all
 @pytest.mark.parametrize(("name", "case", "framework"), CASES)
 def test_a_broken_twin_is_refused_with_what_differs(name, case, framework):
@@ -154,7 +143,9 @@ def test_a_broken_twin_is_refused_with_what_differs(name, case, framework):
     config = config_of("eis_predictor")
     reference = evidence("eis_predictor", "mlx" if framework == "pytorch" else "pytorch", config)
     change = in_mlx if framework == "mlx" else in_pytorch
-    broken = evidence("eis_predictor", framework, config, twin=broken_twin(framework, change))
+    broken = evidence(
+        "eis_predictor", framework, config, twin=broken_twin("eis_predictor", framework, change)
+    )
     said = parity_difference(reference.summary(), broken.summary()) or ""
     # A wrong step is named by its update or by the losses after it, whichever is further out.
     assert any(word in said for word in ((UPDATE, LOSS) if parity in (UPDATE, LOSS) else (parity,)))
@@ -189,5 +180,5 @@ def test_two_steps_for_one_are_refused(framework):
 def test_a_twin_with_one_head_less_has_no_evidence(framework):
     change = ("Columns(COUNT, GRID,", "Columns(COUNT - 1, GRID,")
     with pytest.raises(ValueError, match=r"heads\.classes"):
-        twin = broken_twin(framework, change)
+        twin = broken_twin("eis_predictor", framework, change)
         evidence("eis_predictor", framework, config_of("eis_predictor"), twin)

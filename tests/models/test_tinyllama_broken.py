@@ -6,11 +6,8 @@ is theirs: a mistake of the cache leaves every layer's output as it is.
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any
-
 import pytest
-from twins import config_of, evidence, needs_all, source
+from twins import broken_twin, config_of, evidence, needs_all
 
 from measurement.audit import TOLERANCES, first_difference, parity_difference
 
@@ -85,14 +82,6 @@ BROKEN = {
 CASES = [(name, *case) for name, cases in BROKEN.items() for case in cases]
 
 
-def broken_twin(framework: str, old: str, new: str) -> Any:
-    text = source("tinyllama", framework)
-    assert old in text, "the twin changed: renew the mistake"
-    module = ModuleType(f"broken_{framework}")
-    exec(compile(text.replace(old, new), module.__name__, "exec"), module.__dict__)
-    return module
-
-
 @needs_all
 @pytest.mark.parametrize(
     ("name", "mistake", "old", "new", "said"), CASES, ids=[f"{c[0]}: {c[1]}" for c in CASES]
@@ -100,7 +89,7 @@ def broken_twin(framework: str, old: str, new: str) -> Any:
 def test_a_broken_twin_is_refused_with_what_differs(name, mistake, old, new, said):
     config = config_of("tinyllama")
     reference = evidence("tinyllama", "mlx" if name == "pytorch" else "pytorch", config)
-    broken = evidence("tinyllama", name, config, twin=broken_twin(name, old, new))
+    broken = evidence("tinyllama", name, config, twin=broken_twin("tinyllama", name, (old, new)))
     difference = parity_difference(reference.summary(), broken.summary()) or ""
     layer = first_difference(reference.outputs, broken.outputs, TOLERANCES["float32"][0])
     if said == CACHE:
@@ -114,7 +103,7 @@ def test_a_broken_twin_is_refused_with_what_differs(name, mistake, old, new, sai
 @needs_all
 @pytest.mark.parametrize("name", ["mlx", "pytorch"])
 def test_a_twin_with_a_bias_has_no_evidence(name):
-    twin = broken_twin(name, "width, width, bias=False", "width, width, bias=True")
+    twin = broken_twin("tinyllama", name, ("width, width, bias=False", "width, width, bias=True"))
     with pytest.raises(ValueError, match=r"q_proj\.bias"):
         evidence("tinyllama", name, config_of("tinyllama"), twin=twin)
 

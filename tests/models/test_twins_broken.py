@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,11 @@ import pytest
 from twins import (
     REFERENCE,
     TRAINED,
+    broken_twin,
     config_of,
     evidence,
     needs_all,
     session,
-    source,
 )
 
 import models
@@ -87,14 +86,6 @@ BROKEN = {
 CASES = [(name, Broken(*case)) for name, cases in BROKEN.items() for case in cases]
 
 
-def broken_twin(framework: str, case: Broken) -> Any:
-    text = source("mnist", framework)
-    assert case.old in text, "the twin changed: renew the mistake"
-    module = ModuleType(f"broken_{framework}")
-    exec(compile(text.replace(case.old, case.new), module.__name__, "exec"), module.__dict__)
-    return module
-
-
 def refused(reference: Evidence, broken: Evidence, parity: str, kind: str, layer: str) -> None:
     assert parity in (parity_difference(reference.summary(), broken.summary()) or "")
     outputs, gradients, _ = TOLERANCES[reference.dtype]
@@ -115,7 +106,7 @@ def test_a_broken_twin_is_refused_with_what_differs(name, case):
     other = "mlx" if name == "pytorch" else "pytorch"
     config = config_of("mnist", **case.sizes)
     reference = evidence("mnist", other, config)
-    broken = evidence("mnist", name, config, twin=broken_twin(name, case))
+    broken = evidence("mnist", name, config, twin=broken_twin("mnist", name, (case.old, case.new)))
     refused(reference, broken, case.parity, case.kind, case.layer)
 
 
@@ -128,7 +119,9 @@ def test_a_broken_twin_is_refused_with_what_differs(name, case):
 def test_a_twin_without_a_bias_has_no_evidence(name, old, said):
     case = Broken("no bias", old, old.replace("True", "False"), "", "", "", {})
     with pytest.raises(ValueError, match=f"parameter {said}"):
-        evidence("mnist", name, config_of("mnist"), twin=broken_twin(name, case))
+        evidence(
+            "mnist", name, config_of("mnist"), twin=broken_twin("mnist", name, (case.old, case.new))
+        )
 
 
 @needs_all
@@ -169,7 +162,13 @@ def test_a_broken_twin_is_refused_in_bfloat16_too(case):
     broken = next(c for n, c in CASES if n == "mlx" and c.name == case)
     config = config_of("mnist", **{"layers": 3, "hidden_size": 32, **broken.sizes})
     reference = evidence("mnist", REFERENCE, config, dtype="bfloat16")
-    wrong = evidence("mnist", "mlx", config, twin=broken_twin("mlx", broken), dtype="bfloat16")
+    wrong = evidence(
+        "mnist",
+        "mlx",
+        config,
+        twin=broken_twin("mnist", "mlx", (broken.old, broken.new)),
+        dtype="bfloat16",
+    )
     refused(reference, wrong, broken.parity, broken.kind, broken.layer)
 
 

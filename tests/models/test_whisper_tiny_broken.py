@@ -5,11 +5,8 @@ Layers see the start tokens at once; the log-likelihoods go through the cache, s
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any
-
 import pytest
-from twins import config_of, evidence, needs_all, source
+from twins import broken_twin, config_of, evidence, needs_all
 
 from measurement.audit import TOLERANCES, first_difference, parity_difference
 
@@ -78,14 +75,6 @@ BROKEN = {
 CASES = [(name, *case) for name, cases in BROKEN.items() for case in [*BOTH, *cases]]
 
 
-def broken_twin(framework: str, old: str, new: str) -> Any:
-    text = source("whisper_tiny", framework)
-    assert old in text, "the twin changed: renew the mistake"
-    module = ModuleType(f"broken_{framework}")
-    exec(compile(text.replace(old, new), module.__name__, "exec"), module.__dict__)
-    return module
-
-
 @pytest.fixture(scope="module")
 def reference():
     """framework -> the evidence of the other, sound twin."""
@@ -102,7 +91,9 @@ def reference():
 )
 def test_a_broken_twin_is_refused_with_what_differs(reference, name, mistake, old, new, said):
     config = config_of("whisper_tiny")
-    broken = evidence("whisper_tiny", name, config, twin=broken_twin(name, old, new))
+    broken = evidence(
+        "whisper_tiny", name, config, twin=broken_twin("whisper_tiny", name, (old, new))
+    )
     difference = parity_difference(reference[name].summary(), broken.summary()) or ""
     layer = first_difference(reference[name].outputs, broken.outputs, TOLERANCES["float32"][0])
     if said == CACHE:
@@ -116,6 +107,8 @@ def test_a_broken_twin_is_refused_with_what_differs(reference, name, mistake, ol
 @needs_all
 @pytest.mark.parametrize("name", ["mlx", "pytorch"])
 def test_a_key_with_a_bias_has_no_evidence(name):
-    twin = broken_twin(name, "width, width, bias=False", "width, width, bias=True")
+    twin = broken_twin(
+        "whisper_tiny", name, ("width, width, bias=False", "width, width, bias=True")
+    )
     with pytest.raises(ValueError, match=r"attn\.key\.bias"):
         evidence("whisper_tiny", name, config_of("whisper_tiny"), twin=twin)

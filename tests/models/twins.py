@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -155,3 +156,12 @@ def assert_equal(a: Evidence, b: Evidence) -> None:
 
 def source(workload: str, framework: str) -> str:
     return Path(str(models.__file__)).parent.joinpath(workload, f"{framework}.py").read_text()
+
+
+def broken_twin(workload: str, framework: str, change: tuple[str, str]) -> Any:
+    """A twin with a mistake: the first text of `change` replaced by the second."""
+    text, (old, new) = source(workload, framework), change
+    assert old in text, "the twin changed: renew the mistake"
+    module = ModuleType(f"broken_{framework}")
+    exec(compile(text.replace(old, new), module.__name__, "exec"), module.__dict__)
+    return module
