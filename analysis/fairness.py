@@ -19,7 +19,7 @@ Pairs = Sequence[tuple[int, "Row", "Row"]]
 # The question itself, and what a framework must be free to choose to be as fast as it can.
 QUESTION = frozenset({"framework", "version_framework"})
 ONE_FRAMEWORK = frozenset({"resolution", "wheel", "version", "injected"})
-FRAMEWORKS_OWN = frozenset({"compile", "compile_inference"})
+FRAMEWORKS_OWN = frozenset({"compile", "compile_inference", "backend"})
 OWN_BLAS = "own"  # of a framework that multiplies with code of its own, and takes no other
 
 

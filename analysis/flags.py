@@ -303,6 +303,10 @@ TRIAL_REMEDIES = {
     "BATTERY": ("ran on battery", "Plug the machine in."),
     "LOW-POWER": ("ran in low power mode", "Switch it off."),
     "SWAP": ("ran with more than half of the swap in use", "Free memory."),
+    "RESTARTED": (
+        "were started again from the last epoch after a rank had ended before its time",
+        "Repeat them for times of one piece.",
+    ),
     "ROSETTA": ("ran under Rosetta translation", "Install an arm64 Python."),
     "ONE-PROCESS": ("shared one process", "Start a process for each trial."),
     "THERMAL": ("ran on a throttled machine", "Let it cool down; lengthen the idle gap."),

@@ -19,8 +19,9 @@ from typing import Any
 import frameworks
 import models
 from analysis.statistics import Ratio, paired_ratio
+from entrypoints.processes import environment
 from entrypoints.session import open_session
-from entrypoints.supervisor import environment, resolve
+from entrypoints.supervisor import resolve
 from measurement import blas, machine, schedule
 from measurement.errors import InputError
 from measurement.schedule import Condition

@@ -365,7 +365,7 @@ def other_way(session: Any) -> tuple[Step, Forward]:
     """Our own twin of TensorFlow with XLA where the adapter goes without, and the other way round."""
     framework, twin, model = session.framework, session.twin, session.twin.Model(session.config)
     framework.write_parameters(model, session.initial)
-    update, state, restart = twin.training(model, session.config)
+    update, state, restart = twin.training(model, session.config, framework.differentiate)
     restart()
     framework.xla_step, framework.xla_predict = not framework.xla_step, not framework.xla_predict
     submit = framework.compile_step(update, state, True)

@@ -49,7 +49,7 @@ def step_of(session: Session, made: dict[str, Callable[..., Any]]) -> Callable[.
     """The session's own compiled step, or where it does not compile the twin's as it is."""
     if session.compiled:
         return made["step"]
-    return session.twin.training(session.model, session.config)[0]
+    return session.twin.training(session.model, session.config, session.framework.differentiate)[0]
 
 
 def bare_mlx(options: argparse.Namespace) -> tuple[Session, Epoch]:

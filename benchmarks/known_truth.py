@@ -26,7 +26,8 @@ from scipy import stats
 from analysis.statistics import Ratio, paired_ratio
 from analysis.style import LIGHT, style
 from benchmarks.common import say, whole
-from entrypoints.supervisor import TrialSpec, new_folder, resolve, run_worker, worker_spec
+from entrypoints.processes import run_worker
+from entrypoints.supervisor import TrialSpec, new_folder, resolve, worker_spec
 from measurement import machine
 from measurement.errors import InputError
 from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm

@@ -17,7 +17,8 @@ from analysis.choice import Candidate, Choice
 from analysis.sessions import session
 from entrypoints import environment
 from entrypoints.probe import probe
-from entrypoints.supervisor import TrialFailed, preset_for, resolve, threads_of
+from entrypoints.processes import TrialFailed
+from entrypoints.supervisor import preset_for, resolve, threads_of
 from measurement import blas, machine
 from measurement.errors import InputError
 from measurement.schedule import Condition

@@ -16,7 +16,7 @@ from analysis.flags import meaning
 from entrypoints import environment
 from entrypoints.options import Command
 from entrypoints.probe import missing, probe
-from entrypoints.supervisor import TrialFailed
+from entrypoints.processes import TrialFailed
 from measurement import blas, energy, machine
 from tracking import store, write
 

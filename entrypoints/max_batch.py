@@ -25,15 +25,13 @@ from entrypoints import environment
 from entrypoints.folder import write_report
 from entrypoints.options import Command, Or, whole
 from entrypoints.probe import probe as devices_of
+from entrypoints.processes import OutOfMemory, TrialFailed, run_worker
 from entrypoints.supervisor import (
-    OutOfMemory,
-    TrialFailed,
     TrialSpec,
     new_folder,
     prepare_data,
     preset_for,
     resolve,
-    run_worker,
     worker_spec,
 )
 from measurement import blas, machine

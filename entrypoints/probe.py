@@ -8,7 +8,8 @@ from typing import Any
 import frameworks
 import models
 from entrypoints import environment
-from entrypoints.supervisor import new_folder, run_worker
+from entrypoints.processes import run_worker
+from entrypoints.supervisor import new_folder
 from measurement import machine
 from measurement.errors import InputError
 

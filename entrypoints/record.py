@@ -15,7 +15,8 @@ from analysis import throughput
 from analysis.fairness import OWN_BLAS
 from analysis.units import quantity
 from entrypoints import code_size
-from entrypoints.supervisor import ROOT, Measured, TrialSpec, threads_of
+from entrypoints.processes import ROOT
+from entrypoints.supervisor import Measured, TrialSpec, threads_of
 from entrypoints.values import energy_share, of, timed_seconds
 from entrypoints.worker import TEXT
 from measurement import machine
@@ -53,6 +54,8 @@ def flags(measured: Measured, spec: TrialSpec) -> list[str]:
         found.append("DROPOUT")
     if spec.dataset == "synthetic":
         found.append("SYNTHETIC")
+    if measured.result.get("restarts"):
+        found.append("RESTARTED")
     if machine.commit(ROOT)[1]:
         found.append("DIRTY-TREE")
     return found
@@ -86,6 +89,8 @@ def values(
         never = f"the target of {spec.target:g} was not met in {spec.epochs} epochs (censored)"
         add("target/seconds", trial["target_seconds"], never)
         add("target/epochs", trial["target_epochs"], never)
+    if spec.mode == "train" and not trial["inference_items"]:
+        missing["inference/items_per_second"] = "a training alone: inference has no ranks"
     if spec.mode == "switch" and trial["unmoved"] is not None:
         missing["switch/transfer_seconds"] = trial["unmoved"]
     joules = measured.energy.joules
@@ -123,7 +128,32 @@ def points(
             measured.result["trial"].get("batch_seconds", {})
         ).items()
     ]
+    found += [*_rank_points(measured.result.get("ranks", []), last), *_node_points(measured)]
     return found + [write.Point(name, float(value), 0, last) for name, value in run_level.items()]
+
+
+def _rank_points(ranks: list[dict[str, Any]], when: float) -> list[write.Point]:
+    """What each rank did for itself; the step is its number."""
+    return [
+        write.Point(f"rank/{name}", rank[name], rank["rank"], when)
+        for rank in ranks
+        for name in (
+            "items_per_second", "epoch_seconds_p50", "process_peak_bytes", "device_peak_bytes",
+            "energy_joules",
+        )
+        if rank[name] is not None
+    ]  # fmt: skip
+
+
+def _node_points(measured: Measured) -> list[write.Point]:
+    """Samples of the hosts that this supervisor is not on, as MLflow names those of a node."""
+    return [
+        write.Point(f"system/{node}/{name}", value, step, sample["time"])
+        for node, samples in enumerate(measured.result.get("nodes", []), 1)
+        for step, sample in enumerate(samples)
+        for name, value in sample.items()
+        if name != "time"
+    ]
 
 
 def quality_name(spec: TrialSpec) -> str:
@@ -150,7 +180,10 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
         else _blas_name(spec.condition.blas),
         "blas_loaded": numerics["blas_loaded"] if on_cpu else "none (GPU)",
         "blas_threads": numerics["blas_threads"] if on_cpu else "none (GPU)",
-        "threads": str(threads_of(spec.condition)),
+        "threads": str(threads_of(spec.condition, spec.hostfile)),
+        "ranks": str(spec.condition.ranks),
+        "hosts": str(len({rank["host"] for rank in measured.result.get("ranks", [])}) or 1),
+        "backend": measured.result.get("backend", names.ABSENT["backend"]),
         "tf32": numerics["tf32"],
         "preset": spec.preset,
         "dataset": conditions["data"]["name"],
@@ -181,6 +214,8 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
         k.removeprefix(names.SIZE): v for k, v in condition.items() if k.startswith(names.SIZE)
     }
     name = f"{spec.condition.framework} {spec.workload} {condition['device']} seed {spec.seed}"
+    if spec.condition.ranks > 1:
+        name += f" {spec.condition.ranks} ranks"
     if spec.condition.blas != "shipped":
         name += f" {_blas_name(spec.condition.blas)}"
     found_flags = flags(measured, spec)
@@ -309,9 +344,13 @@ def sentence(mode: str, condition: Mapping[str, str], found: Mapping[str, float]
             f"{found['stream/update_seconds_p99'] * 1e3:.2f} ms)."
         )
     inference = (
-        f"one item in {found['inference/latency_seconds_p50'] * 1e6:,.0f} us (p90 "
-        f"{found['inference/latency_seconds_p90'] * 1e6:,.0f} us), batched "
-        f"{found['inference/items_per_second']:,.0f} items/s."
+        ""
+        if "inference/items_per_second" not in found
+        else (
+            f"one item in {found['inference/latency_seconds_p50'] * 1e6:,.0f} us (p90 "
+            f"{found['inference/latency_seconds_p90'] * 1e6:,.0f} us), batched "
+            f"{found['inference/items_per_second']:,.0f} items/s."
+        )
     )
     if mode == "infer":
         return inference[0].upper() + inference[1:]
@@ -320,5 +359,5 @@ def sentence(mode: str, condition: Mapping[str, str], found: Mapping[str, float]
         f"{condition['epochs']} epochs in **{found['train/total_seconds']:.3f} s** "
         f"({found['train/items_per_second']:,.1f} items/s"
         + (f", {tokens:,.0f} tokens/s" if tokens else "")
-        + f"), {inference}"
+        + ")" + (f", {inference}" if inference else ".")
     )

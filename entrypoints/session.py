@@ -33,14 +33,20 @@ _PROBE_ITEMS = 4  # whose layer outputs are evidence: those of a whole batch may
 
 
 class Base:
-    """What every kind of workload needs. `twin` replaces the registered one: a broken one, in tests."""
+    """What every kind of workload needs. `twin` replaces the registered one: a broken one, in tests.
+    framework: an adapter that is open already, as that of a rank."""
 
-    def __init__(self, spec: dict[str, Any], twin: ModuleType | None = None) -> None:
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        twin: ModuleType | None = None,
+        framework: Framework | None = None,
+    ) -> None:
         self.spec = spec
         self.module = models.load(spec["workload"], "config")
         self.config = self.module.Config(**spec["sizes"])
         self.twin = twin or models.load(spec["workload"], spec["framework"])
-        self.framework: Framework = frameworks.load(
+        self.framework: Framework = framework or frameworks.load(
             spec["framework"], spec["device"], spec["dtype"], spec["threads"]
         )
         self.compiled, self.compiled_inference = self._compile_modes(spec["compile"])
@@ -79,9 +85,10 @@ class Session(Base):
         spec: dict[str, Any],
         twin: ModuleType | None = None,
         initial: dict[str, np.ndarray] | None = None,
+        framework: Framework | None = None,
     ) -> None:
         """initial: weights to start from, in place of those drawn from the seed."""
-        super().__init__(spec, twin)
+        super().__init__(spec, twin, framework)
         self.data = models.load(spec["workload"], "data").load(
             self.config, spec["dataset"], spec["data_dir"]
         )
@@ -97,7 +104,9 @@ class Session(Base):
         self._scores = np.zeros(0)
         self.drawn = initial is None
         self.initial = draw(self.config.parameters(), spec["seed"]) if initial is None else initial
-        step, self.state, self.restart = self.twin.training(self.model, self.config)
+        step, self.state, self.restart = self.twin.training(
+            self.model, self.config, self.framework.differentiate
+        )
         self.reset()
         self._submit = self.framework.compile_step(step, self.state, self.compiled)
         self.step: Callable[[Any], Any] = lambda rows: self._submit(*self.train, rows)
@@ -115,9 +124,11 @@ class Session(Base):
 
     def batches(self, epoch: int, seed: int | None = None) -> trial.Batches:
         """Of the first portion, or of all there is."""
+        return self._batches(0, self._first_items(), epoch, seed)
+
+    def _first_items(self) -> int:
         portions = self.data.portions
-        items = len(self.data.train["labels"]) if portions is None else portions.sizes(0)
-        return self._batches(0, items, epoch, seed)
+        return len(self.data.train["labels"]) if portions is None else portions.sizes(0)
 
     def portions(self, epoch: int) -> Iterator[trial.Batches]:
         """The batches of an epoch; those of a streamed set portion by portion, in an order of its
@@ -141,7 +152,7 @@ class Session(Base):
             self._portion = portion
         seed = self.spec["seed"] if seed is None else seed
         rows = epoch_rows(items, self.config.batch_size, seed, epoch)
-        return [(self.framework.put(batch), len(batch)) for batch in rows]
+        return [self.framework.shard(batch) for batch in rows]
 
     def evaluate(self) -> float:
         """The quality on the whole test set."""
@@ -156,6 +167,12 @@ class Session(Base):
     def _items(self) -> int:
         portions = self.data.portions
         return len(self.data.train["labels"]) if portions is None else portions.items
+
+    def _epoch_items(self) -> int:
+        """Of this process."""
+        if self.data.portions is not None:
+            return self.data.portions.items
+        return sum(items for _, items in self.batches(0))
 
     def work(self) -> trial.Work:
         items, framework, predict = self.test_items, self.framework, self.predict
@@ -174,7 +191,7 @@ class Session(Base):
                 for size in self.config.throughput_batches()
             },
             read_parameters=lambda: framework.read_parameters(self.model),
-            epoch_items=self._items(),
+            epoch_items=self._epoch_items(),
             epoch_steps=-(-self._items() // self.config.batch_size),
             test_items=len(items),
             flops_per_item=self.config.train_flops_per_item(),
@@ -207,13 +224,16 @@ class Session(Base):
         masks no two frameworks draw alike, is left out of it: by a session without."""
         if getattr(self.config, "dropout", 0):
             sizes = self.spec["sizes"] | {"dropout": 0.0}
-            return Session(self.spec | {"sizes": sizes}, self.twin).evidence(values)
+            return Session(
+                self.spec | {"sizes": sizes}, self.twin, framework=self.framework
+            ).evidence(values)
         rows: list[Any] = []
         steps = models.setting(self.spec["workload"], "PROBE_STEPS")
         while len(rows) < steps:  # a small preset has fewer batches in an epoch
-            rows += [batch for batch, _ in self.batches(len(rows), PROBE_SEED)]
+            rows += self.batches(len(rows), PROBE_SEED)
         rows = rows[:steps]
-        first = self.framework.read(rows[0]).astype(np.int64)
+        size = self.config.batch_size
+        first = epoch_rows(self._first_items(), size, PROBE_SEED, 0)[0]
         put = self.framework.put
         batch = [put(array[first]) for array in self.data.train.values()]
         probe = put(next(iter(self.data.train.values()))[first[:_PROBE_ITEMS]])

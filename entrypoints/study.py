@@ -23,15 +23,9 @@ from entrypoints import environment, prices
 from entrypoints.analyze import analyze
 from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
+from entrypoints.processes import TrialFailed
 from entrypoints.record import Place
-from entrypoints.supervisor import (
-    TrialFailed,
-    TrialSpec,
-    dataset_for,
-    prepare_data,
-    preset_for,
-    resolve,
-)
+from entrypoints.supervisor import TrialSpec, dataset_for, prepare_data, preset_for, resolve
 from entrypoints.trial import checked_target, execute
 from measurement import blas, machine
 from measurement.errors import InputError

@@ -5,13 +5,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import secrets
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,34 +18,18 @@ import frameworks
 import models
 from entrypoints import overlay
 from entrypoints.environment import python
+from entrypoints.hosts import Hosts
+from entrypoints.launch import run_job
+from entrypoints.processes import Listener, run_worker
 from measurement import blas, energy, machine
 from measurement.errors import InputError
+from measurement.job import SHARED
 from measurement.schedule import Condition
-from measurement.watch import end_with_children
 from models.download import directory
 from serving import trained
 from tracking.names import METRICS
 
-ROOT = Path(__file__).resolve().parent.parent
 ENERGY_SECONDS = 10.0
-Listener = Callable[[dict[str, Any]], None]
-
-
-class TrialFailed(RuntimeError):
-    """The worker ended without a result; the message says how and where its log is. `flags`: what
-    its run carries, names separated by commas. code: its exit code, minus the signal's number."""
-
-    flags = "CRASHED"
-
-    def __init__(self, message: str, code: int | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class OutOfMemory(TrialFailed):
-    """The worker ended for lack of memory; the message names the batch and the device."""
-
-    flags = "CRASHED,OUT-OF-MEMORY"
 
 
 @dataclass(frozen=True)
@@ -70,6 +50,10 @@ class TrialSpec:
     price_per_hour: float = 0.0
     mode: str = "train"
     checkpoint: str = "random"
+    inference: bool = True  # of a training: latency and batched inference too
+    hostfile: str = ""  # of a job on several hosts
+    max_restarts: int = 0  # of all ranks, from the last epoch, when one has ended before its time
+    timeout_seconds: float = 180.0  # that a rank waits for one that says nothing
 
 
 @dataclass(frozen=True)
@@ -127,6 +111,7 @@ def resolve(
             raise InputError(
                 f"unknown {name} '{value}'; choose one of: {', '.join(choices)}{ending}"
             )
+    _check_ranks(workload, condition)
     if condition.threads < 0:
         raise InputError(f"threads={condition.threads}: expected 0 (every core) or more")
     if condition.blas != "shipped" and (
@@ -148,6 +133,19 @@ def resolve(
     config.Config(**values).check()
     python(condition.framework)  # now too; last, because it may take minutes
     return values
+
+
+def _check_ranks(workload: str, condition: Condition) -> None:
+    if condition.ranks < 1:
+        raise InputError(f"ranks={condition.ranks}: expected a whole number above 0")
+    if condition.ranks == 1:
+        return
+    frameworks.check_backend(condition.framework, condition.backend)
+    if models.load(workload, "config").KIND != "train" or models.setting(workload, "STREAMS"):
+        raise InputError(
+            f"ranks={condition.ranks}: workload '{workload}' is not trained by several ranks here; use "
+            "one that is, such as mnist or transformer_lm"
+        )
 
 
 def stored_sizes(workload: str, checkpoint: str, data_dir: str) -> dict[str, Any]:
@@ -192,22 +190,13 @@ def prepare_data(
             data.prepare_sizes(config(**values), dataset, data_dir)
 
 
-def threads_of(condition: Condition) -> int:
-    return condition.threads or machine.physical_cores()
-
-
-def environment(threads: int, packages: str | None = None) -> dict[str, str]:
-    """The worker's environment variables: the same thread counts for every library, float32 as IEEE
-    float32 in MLX too, and nothing of MLflow. packages: a folder that Python searches first."""
-    values = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    counts = ("OMP", "MKL", "OPENBLAS")
-    values |= {f"{name}_NUM_THREADS": str(threads) for name in counts}
-    values |= {"VECLIB_MAXIMUM_THREADS": str(threads), "MLX_ENABLE_TF32": "0"}
-    values |= {"TF_CPP_MIN_LOG_LEVEL": "2"}  # errors stay
-    if packages:
-        found = (packages, os.environ.get("PYTHONPATH", ""))
-        values["PYTHONPATH"] = os.pathsep.join(filter(None, found))
-    return values
+def threads_of(condition: Condition, hostfile: str = "") -> int:
+    """Of one process: what was asked for, or this machine's cores, shared among its ranks."""
+    ranks = condition.ranks
+    if hostfile:
+        hosts = Hosts.read(hostfile)
+        ranks = hosts.hosts[hosts.own()].ranks
+    return condition.threads or max(1, machine.physical_cores() // ranks)
 
 
 def new_folder(name: str) -> Path:
@@ -222,61 +211,6 @@ def new_folder(name: str) -> Path:
             "run from a folder that you may write to"
         ) from None
     return folder
-
-
-def run_worker(
-    spec: dict[str, Any],
-    folder: Path,
-    listen: Listener = lambda event: None,
-    guard: Callable[[subprocess.Popen[bytes]], AbstractContextManager[Any]] = nullcontext,
-) -> dict[str, Any]:
-    """Runs the worker to its end, appending each of its events to `events.jsonl` as it comes, and
-    returns the result. guard: is open while the worker lives, and may end it. Raises InputError when
-    it refused, TrialFailed when it died."""
-    (folder / "spec.json").write_text(json.dumps(spec, indent=1))
-    reader, writer = os.pipe()
-    log = folder / "worker.log"
-    result: dict[str, Any] | None = None
-    kills = machine.memory_kills()
-    with log.open("w") as log_file, (folder / "events.jsonl").open("a") as record:
-        process = subprocess.Popen(
-            [spec["python"], "-m", "entrypoints.worker", str(folder / "spec.json"), str(writer)],
-            cwd=ROOT,
-            env=environment(spec["threads"], spec.get("packages")),
-            stdout=log_file,
-            stderr=subprocess.STDOUT,
-            pass_fds=(writer,),
-        )
-        os.close(writer)
-        try:
-            with guard(process), os.fdopen(reader) as lines:
-                for line in lines:
-                    record.write(line)
-                    record.flush()
-                    event = json.loads(line)
-                    event["pid"] = process.pid
-                    if event["event"] == "refused":
-                        process.wait()
-                        raise InputError(event["message"])
-                    if event["event"] == "out_of_memory":
-                        process.wait()
-                        raise OutOfMemory(f"{_out_of_memory(spec)}: {event['message']}")
-                    if event["event"] == "result":
-                        result = event
-                    listen(event)
-                process.wait()
-        finally:
-            if process.poll() is None:
-                end_with_children(process)
-                process.wait()
-    if process.returncode == -signal.SIGKILL and machine.memory_kills() > kills:
-        raise OutOfMemory(
-            f"{_out_of_memory(spec)}: the system killed the worker; its log is {log}",
-            process.returncode,
-        )
-    if result is None or process.returncode != 0:
-        raise TrialFailed(how_it_died(process.returncode, log, spec), process.returncode)
-    return result
 
 
 def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
@@ -301,9 +235,16 @@ def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
         listen(event)
 
     before = machine.state()
-    result = run_worker(
-        worker_spec(spec, "measure", any(m for m, _ in meters.values())), folder, on_event
-    )
+    given = worker_spec(spec, "measure", any(m for m, _ in meters.values()))
+    if spec.condition.ranks > 1:
+        found = run_job(given, spec.hostfile, spec.max_restarts, folder, on_event)
+        if found is None:
+            raise Joined(f"this host's ranks have ended; the run is on the first host ({folder})")
+        result = found
+        _whole_job(result, events)
+        watch.energy = _job_energy(result["ranks"])
+    else:
+        result = run_worker(given, folder, on_event)
     measured = Measured(
         folder=folder,
         start_seconds=start,
@@ -333,6 +274,31 @@ def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
     return measured
 
 
+class Joined(Exception):
+    """A job has ended well whose first host is another one, where its run is."""
+
+
+def _whole_job(result: dict[str, Any], events: list[dict[str, Any]]) -> None:
+    """Makes rank 0's epochs those of the job: the slowest rank's time, every rank's items. Of an epoch
+    that a restart repeated the last one counts."""
+    trial = result["trial"]
+    last = {event["epoch"]: event for event in events if event["event"] == "epoch"}
+    events[:] = [e for e in events if e["event"] != "epoch" or e is last[e["epoch"]]]
+    for number, event in last.items():
+        event |= {"seconds": trial["epoch_seconds"][number], "items": trial["epoch_items"]}
+
+
+def _job_energy(ranks: list[dict[str, Any]]) -> energy.Energy:
+    """The sum over the ranks; one that could not measure leaves none."""
+    own = [rank for rank in ranks if SHARED not in rank["energy_status"]]
+    for rank in own:
+        if rank["energy_joules"] is None:
+            return energy.Energy(None, None, 0.0, "", rank["energy_status"])
+    joules = sum(rank["energy_joules"] for rank in own)
+    seconds = max(rank["energy_seconds"] for rank in own)
+    return energy.Energy(joules, joules / seconds, seconds, own[0]["energy_source"], "measured")
+
+
 def worker_spec(spec: TrialSpec, action: str, metered: bool = False) -> dict[str, Any]:
     """What the worker reads."""
     condition = spec.condition
@@ -346,7 +312,10 @@ def worker_spec(spec: TrialSpec, action: str, metered: bool = False) -> dict[str
         "dtype": condition.dtype,
         "compile": condition.compile,
         "blas": condition.blas,
-        "threads": threads_of(condition),
+        "threads": threads_of(condition, spec.hostfile),
+        "ranks": condition.ranks,
+        "backend": condition.backend,
+        "timeout_seconds": spec.timeout_seconds,
         "sizes": spec.sizes,
         "seed": spec.seed,
         "dataset": _absolute(spec.dataset),
@@ -374,22 +343,10 @@ def _plan(spec: TrialSpec, metered: bool) -> dict[str, Any]:
     }
     if spec.mode not in ("train", "infer", "stream"):
         return found
+    if not spec.inference or spec.condition.ranks > 1:
+        found |= {"inference": False}
     floor = METRICS[config.QUALITY].better == "higher"
     return found | {"epochs": spec.epochs, "target": spec.target, "target_is_floor": floor}
-
-
-def _out_of_memory(spec: dict[str, Any]) -> str:
-    """What to say of a worker that had too little memory, with what can be done."""
-    return f"out of memory {_where(spec)}; use a smaller batch or preset"
-
-
-def _where(spec: dict[str, Any]) -> str:
-    sizes = spec.get("sizes", {})
-    batch = next((f"{n}={sizes[n]}" for n in ("batch_size", "size") if n in sizes), "a batch of 1")
-    return (
-        f"on device={spec.get('device')} with {batch} of {spec.get('workload')} in "
-        f"{spec.get('framework')}"
-    )
 
 
 class _Watch:
@@ -404,27 +361,19 @@ class _Watch:
     def see(self, event: dict[str, Any]) -> None:
         if event["event"] == "epoch_begin" and self._load is None:
             self.train_start = time.time()
-            self._load, self._cpu = machine.LoadWindow(), _cpu_seconds(event["pid"])
+            self._load, self._cpu = machine.LoadWindow(), _cpu_seconds(event)
         elif event["event"] == "trained" and self._load is not None:
             self.train_stop = time.time()
-            self.others, self.stolen = self._load.stop(_cpu_seconds(event["pid"]) - self._cpu)
+            self.others, self.stolen = self._load.stop(_cpu_seconds(event) - self._cpu)
 
 
-def _cpu_seconds(pid: int) -> float:
-    try:
-        times = psutil.Process(pid).cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system)
-
-
-def how_it_died(code: int, log: Path, spec: dict[str, Any]) -> str:
-    """The end of a worker in a sentence."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    last = lines[-1][:300] if lines else "no output"
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    if code == -signal.SIGKILL:
-        how += f" (killed: often the system, out of memory) {_where(spec)}"
-    elif code == -signal.SIGSEGV:  # seen with MLX 0.32.4 on the CPU when an allocation fails
-        how += f" (often memory that could not be had) {_where(spec)}"
-    return f"the worker ended with {how}: {last}; its log is {log}"
+def _cpu_seconds(event: dict[str, Any]) -> float:
+    """Of the worker, or of a job's ranks on this host and their launcher, so far."""
+    total = 0.0
+    for pid in event.get("pids") or [event["pid"]]:
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total

@@ -17,17 +17,9 @@ from entrypoints import environment, prices, record
 from entrypoints.choice import AUTO, choose
 from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
+from entrypoints.processes import Listener, TrialFailed
 from entrypoints.record import quality_name
-from entrypoints.supervisor import (
-    Listener,
-    Measured,
-    TrialFailed,
-    TrialSpec,
-    measure,
-    prepare_data,
-    preset_for,
-    resolve,
-)
+from entrypoints.supervisor import Measured, TrialSpec, measure, prepare_data, preset_for, resolve
 from entrypoints.worker import TEXT
 from measurement.errors import InputError
 from measurement.schedule import Condition
@@ -108,12 +100,13 @@ def _epochs(workload: str) -> click.Parameter:
     return _option("epochs", "preset", "by preset", Or("preset", whole(1)))
 
 
-def specification(workload: str, framework: str, values: dict[str, Any]) -> TrialSpec:
-    """Options -> a checked specification. Raises InputError."""
+def specification(
+    workload: str, framework: str, values: dict[str, Any], **of_a_job: Any
+) -> TrialSpec:
+    """Options -> a checked specification. of_a_job: ranks and backend. Raises InputError."""
     values = {"checkpoint": "random", **values}
-    condition = Condition(
-        framework, *(values[k] for k in ("device", "dtype", "compile", "blas", "threads"))
-    )
+    names = ("device", "dtype", "compile", "blas", "threads")
+    condition = Condition(framework, **{k: values[k] for k in names}, **of_a_job)
     preset = values["preset"]
     if preset == "auto":
         preset = preset_for(workload, preset, _device(workload, framework, condition.device))
@@ -191,14 +184,14 @@ def perform(workload: str, framework: str, values: dict[str, Any], tags: dict[st
     prepare_data(workload, spec.dataset, spec.data_dir, [spec.sizes])
     run_id = write.begin("trial", f"{framework} {workload}", {"arm": framework, **tags})
     try:
-        measured = execute(spec, run_id, {"arm": framework}, _progress(spec))
+        measured = execute(spec, run_id, {"arm": framework}, progress(spec))
     except TrialFailed as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
-    _summary(measured, spec, run_id)
+    summary(measured, spec, run_id)
 
 
-def _progress(spec: TrialSpec) -> Listener:
+def progress(spec: TrialSpec) -> Listener:
     seconds: list[float] = []
     config = models.load(spec.workload, "config")
     name = METRICS[quality_name(spec)].label if config.KIND == "train" else ""
@@ -243,7 +236,7 @@ def _progress(spec: TrialSpec) -> Listener:
     return show
 
 
-def _summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
+def summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
     found, missing = record.values(measured, spec, None)
     conditions = measured.result["conditions"]
     text = record.sentence(spec.mode, {"epochs": str(spec.epochs)}, found).replace("**", "")

@@ -68,12 +68,26 @@ def _train(trial: dict[str, Any], spec: TrialSpec) -> Values:
         "train/items_per_second": items / seconds,
         "hardware/cpu_percent_mean": 100 * sum(trial["epoch_cpu_seconds"]) / seconds,
         **_batched(trial),
+        **_communication(trial),
         **trial["details"],
     }
     config = models.load(spec.workload, "config").Config(**spec.sizes)
     if tokens := config.tokens_per_item():
         found["train/tokens_per_second"] = items * tokens / seconds
     return found
+
+
+def _communication(trial: dict[str, Any]) -> Values:
+    """Of the same bytes as a step's, added up on their own between the steps: in a step it may go on
+    while gradients are still being computed."""
+    reduced = trial.get("reduce_seconds")
+    if not reduced:
+        return {}
+    return {
+        **_quantiles("communication/all_reduce_seconds", reduced, (50, 90)),
+        "communication/bytes_per_step": trial["reduce_bytes"],
+        "communication/step_share": float(np.median(reduced) / np.median(trial["step_seconds"])),
+    }
 
 
 def _infer(trial: dict[str, Any], spec: TrialSpec) -> Values:
@@ -102,6 +116,8 @@ def _stream(trial: dict[str, Any], spec: TrialSpec) -> Values:
 
 
 def _batched(trial: dict[str, Any]) -> Values:
+    if not trial["inference_items"]:  # a training alone
+        return {}
     return {
         **_quantiles("inference/latency_seconds", trial["latency_seconds"], (50, 90, 99)),
         "inference/items_per_second": trial["inference_items"]

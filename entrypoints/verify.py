@@ -20,14 +20,13 @@ import models
 from entrypoints import environment
 from entrypoints.options import Command
 from entrypoints.probe import missing
+from entrypoints.processes import TrialFailed, run_worker
 from entrypoints.supervisor import (
-    TrialFailed,
     TrialSpec,
     dataset_for,
     new_folder,
     prepare_data,
     resolve,
-    run_worker,
     worker_spec,
 )
 from measurement.audit import (

@@ -24,6 +24,7 @@ from entrypoints.switch_session import SwitchSession
 from measurement import blas, generation, inference, streaming, switching
 from measurement.audit import completed
 from measurement.errors import InputError
+from measurement.evidence import Evidence
 from measurement.generation import Generation
 from measurement.inference import Inference
 from measurement.memory import process_peak_bytes
@@ -95,11 +96,16 @@ def trace(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
     """The evidence in full, for `verify`: arrays as NPZ files, one per kind, in order."""
     session = open_session(spec)
     evidence = session.evidence()
+    save_trace(evidence, folder)
+    emit("result", {"parity": evidence.summary(), "conditions": session.conditions()})
+
+
+def save_trace(evidence: Evidence, folder: Path) -> None:
+    """Every array, one file per kind."""
     for kind in ("outputs", "gradients", "updates"):
         np.savez(
             folder / f"{kind}.npz", **{f"{k or '.'}": v for k, v in getattr(evidence, kind).items()}
         )
-    emit("result", {"parity": evidence.summary(), "conditions": session.conditions()})
 
 
 def probe(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:

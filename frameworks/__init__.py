@@ -6,9 +6,10 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 from measurement.errors import InputError
-from measurement.framework import Framework
+from measurement.framework import Framework, Ranks
 
 _FOLDER = Path(__file__).parent
 _IMPORTED = {"pytorch": "torch"}  # adapter -> the package it needs, where the name differs
@@ -17,6 +18,8 @@ OWN_ENVIRONMENT = {"tensorflow": "requirements-tensorflow.txt"}
 CUDA_EXTRA = {"tensorflow": "and-cuda"}  # what brings CUDA's libraries there
 # Frameworks that multiply with code of their own, where no BLAS can take its place.
 OWN_PRODUCTS = {"tensorflow": "oneDNN and Eigen"}
+# How processes of a framework can talk to each other; auto: NCCL on NVIDIA GPUs, else the first.
+BACKENDS = {"pytorch": ("gloo", "nccl"), "mlx": ("ring", "mpi", "nccl", "jaccl")}
 _CHOICES = {"device": ("auto", "cpu", "gpu"), "dtype": ("float32", "bfloat16", "float16")}
 
 
@@ -41,6 +44,32 @@ def load(
 ) -> Framework:
     """The adapter, on `device` (cpu, gpu, auto). Imports the framework. Raises InputError when it
     is unknown, not installed or broken, or lacks the device."""
+    adapter: Framework = _module(name, name, device, dtype).Adapter(device, dtype, threads)
+    return adapter
+
+
+def join(
+    name: str, device: str, dtype: str, threads: int | None, backend: str, seconds: float
+) -> Ranks:
+    """The adapter of a process that torchrun or mlx.launch started, when all ranks have joined.
+    seconds: after which a rank that hears nothing gives up. Raises InputError as `load` does, and for
+    a backend that the framework lacks, RuntimeError (PyTorch's, MLX's) when a rank does not come."""
+    module = _module(name, f"distributed.{name}", device, dtype)
+    adapter: Ranks = module.Adapter(device, dtype, threads, backend, seconds)
+    return adapter
+
+
+def check_backend(name: str, backend: str) -> None:
+    """Raises InputError for a framework that does not train in several processes here, or a backend
+    that it does not have."""
+    if name not in BACKENDS:
+        raise InputError(f"ranks: '{name}' trains in one process here; use {' or '.join(BACKENDS)}")
+    if backend not in ("auto", *BACKENDS[name]):
+        known = ", ".join(("auto", *BACKENDS[name]))
+        raise InputError(f"backend '{backend}': {name} has {known}; choose one of these")
+
+
+def _module(name: str, part: str, device: str, dtype: str) -> Any:
     if name not in names():
         raise InputError(f"unknown framework '{name}'; choose one of: {', '.join(names())}")
     install = f"run 'pip install -r {OWN_ENVIRONMENT.get(name, 'requirements.txt')}'"
@@ -51,11 +80,9 @@ def load(
             known = ", ".join(_CHOICES[setting])
             raise InputError(f"unknown {setting} '{value}'; choose one of: {known}")
     try:
-        module = importlib.import_module(f"frameworks.{name}")
+        return importlib.import_module(f"frameworks.{part}")
     except ImportError as error:  # such as MLX's Linux wheel without its backend
         raise InputError(f"framework '{name}' cannot be imported ({error}); {install}") from None
-    adapter: Framework = module.Adapter(device, dtype, threads)
-    return adapter
 
 
 def out_of_memory(error: BaseException) -> bool:

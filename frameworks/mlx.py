@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from measurement import blas
 from measurement.errors import InputError
-from measurement.framework import check_fit
+from measurement.framework import Alone, check_fit
 
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
@@ -34,7 +34,7 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-class Adapter:
+class Adapter(Alone):
     """See measurement.framework.Framework."""
 
     name = "mlx"
@@ -92,6 +92,10 @@ class Adapter:
         if self.device == "gpu" or not values:
             mx.synchronize()
 
+    def differentiate(self, model: Any, loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+        found: Callable[..., tuple[Any, Any]] = nn.value_and_grad(model, loss)
+        return found
+
     def compile_step(
         self, step: Callable[..., Any], state: Any, compiled: bool
     ) -> Callable[..., Any]:
@@ -131,13 +135,17 @@ class Adapter:
         self.wait(model.state)
 
     def read_parameters(self, model: Any) -> dict[str, np.ndarray]:
-        return {name: self.read(value) for name, value in tree_flatten(model.parameters())}
+        return self.named(model.parameters())
 
     def gradients(
         self, loss: Callable[..., Any], model: Any, *batch: Any
     ) -> tuple[float, dict[str, np.ndarray]]:
         value, gradients = nn.value_and_grad(model, loss)(model, *batch)
-        return float(value), {name: self.read(g) for name, g in tree_flatten(gradients)}
+        return float(value), self.named(gradients)
+
+    def named(self, tree: Any) -> dict[str, np.ndarray]:
+        """Parameters or gradients by name."""
+        return {name: self.read(value) for name, value in tree_flatten(tree)}
 
     def layer_outputs(self, model: Any, *inputs: Any) -> dict[str, np.ndarray]:
         outputs: dict[str, np.ndarray] = {}

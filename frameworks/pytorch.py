@@ -14,7 +14,7 @@ import torch
 
 from measurement import blas
 from measurement.errors import InputError
-from measurement.framework import check_fit
+from measurement.framework import Alone, check_fit
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,7 +30,7 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-class Adapter:
+class Adapter(Alone):
     """See measurement.framework.Framework."""
 
     name = "pytorch"
@@ -106,6 +106,15 @@ class Adapter:
     def wait(self, *values: Any) -> None:
         if self._waits:  # CPU kernels have finished when the call returns
             torch.accelerator.synchronize()
+
+    def differentiate(self, model: Any, loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+        parameters = list(model.parameters())
+
+        def loss_and_gradients(model: Any, *batch: Any) -> tuple[Any, Any]:
+            value = loss(model, *batch)
+            return value.detach(), torch.autograd.grad(value, parameters)
+
+        return loss_and_gradients
 
     def compile_step(
         self, step: Callable[..., Any], state: Any, compiled: bool

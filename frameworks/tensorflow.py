@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.python.util import _pywrap_util_port  # where the library tells of oneDNN
 
 from measurement.errors import InputError
-from measurement.framework import check_fit
+from measurement.framework import Alone, check_fit
 
 _DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
 
@@ -30,7 +30,7 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-class Adapter:
+class Adapter(Alone):
     """See measurement.framework.Framework."""
 
     name = "tensorflow"
@@ -109,6 +109,14 @@ class Adapter:
     def wait(self, *values: Any) -> None:
         if self.device == "gpu":  # on a CPU all has been computed when a call returns
             tf.test.experimental.sync_devices()
+
+    def differentiate(self, model: Any, loss: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+        def loss_and_gradients(model: Any, *batch: Any) -> tuple[Any, Any]:
+            with tf.GradientTape() as tape:
+                value = loss(model, *batch)
+            return value, tape.gradient(value, model.parameters())
+
+        return loss_and_gradients
 
     def compile_step(
         self, step: Callable[..., Any], state: Any, compiled: bool

@@ -230,16 +230,18 @@ def completion(
     seconds: float,
     most: int = 4096,
     repetitions: int = 5,
+    agree: Callable[[float], float] = lambda seconds: seconds,
 ) -> tuple[float, float]:
     """(time of 2k steps / time of k steps, what was left to do when they were timed / their time).
 
     k is chosen so that k steps take about `seconds`, and is at most `most`; medians of
     `repetitions`, interleaved. A barrier that does not wait gives a ratio near 1, or a read-back that
     takes longer than a second one right after it: what it takes longer is the work left over.
+    agree: makes the time that k is chosen by that of all ranks.
     Steps that take no time at all give (0, inf).
     """
     steps = 1
-    while timed_steps(steps) < seconds / 2 and 2 * steps <= most:
+    while agree(timed_steps(steps)) < seconds / 2 and 2 * steps <= most:
         steps *= 2
     read_back()
     single, double, residue = [], [], []

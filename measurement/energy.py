@@ -37,11 +37,14 @@ class Meter:
     read: Callable[[], float]
 
 
-def find(device: str) -> tuple[Meter | None, str]:
-    """(meter, "") for `device` (cpu, gpu, or both as in cpu-gpu) on this machine, or (None, reason)."""
+def find(device: str, index: int = 0) -> tuple[Meter | None, str]:
+    """(meter, "") for `device` (cpu, gpu, or both as in cpu-gpu) on this machine, or (None, reason).
+    index: of several GPUs."""
     if platform.system() == "Darwin":
         return _apple()
-    found = [_nvidia() if place == "gpu" else _rapl() for place in sorted({*device.split("-")})]
+    found = [
+        _nvidia(index) if place == "gpu" else _rapl() for place in sorted({*device.split("-")})
+    ]
     meters = [meter for meter, _ in found if meter]
     if len(meters) < len(found):  # the energy of one of two devices is not that of the work
         return None, "; ".join(reason for _, reason in found if reason)
@@ -102,18 +105,18 @@ def _apple() -> tuple[Meter | None, str]:
     return Meter("Apple IOReport (SoC, modelled)", read), ""
 
 
-def _nvidia() -> tuple[Meter | None, str]:
+def _nvidia(index: int) -> tuple[Meter | None, str]:
     from zeus.device.exception import ZeusBaseGPUError
     from zeus.device.gpu import get_gpus
 
     try:
         gpus = get_gpus()
         # zeus counts the GPUs in CUDA_VISIBLE_DEVICES from 0, as the frameworks do.
-        if not gpus.supports_get_total_energy_consumption(0):
+        if not gpus.supports_get_total_energy_consumption(index):
             return None, "no meter: this GPU has no energy counter"
     except (ZeusBaseGPUError, ValueError, IndexError) as error:
         return None, f"no meter ({error})"
-    return Meter("NVML energy counter", lambda: gpus.get_total_energy_consumption(0) / 1000), ""
+    return Meter("NVML energy counter", lambda: gpus.get_total_energy_consumption(index) / 1000), ""
 
 
 def _rapl() -> tuple[Meter | None, str]:

@@ -62,17 +62,19 @@ def collect(
     reset: Callable[[], None],
     inputs: Sequence[Any],
     batch: Sequence[Any],
-    batches: Sequence[Any],
+    batches: Sequence[tuple[Any, int]],
     work: str,
     optimiser: str,
 ) -> Evidence:
     """Takes every layer's output for `inputs` and every gradient for `batch` (both on the device),
-    then runs `step` over `batches`, all from the state that `reset` puts."""
+    then runs `step` over `batches`, each with its number of items, all from the state that `reset`
+    puts. Of several ranks the gradients and losses are those of the whole batches."""
     reset()
     initial = framework.read_parameters(model)
     outputs = framework.layer_outputs(model, *inputs)
     _, gradients = framework.gradients(loss, model, *batch)
-    losses = [float(framework.read(step(rows))) for rows in batches]
+    losses = framework.mean([float(framework.read(step(rows))) for rows, _ in batches],
+                            [items for _, items in batches])  # fmt: skip
     after = framework.read_parameters(model)
     return Evidence(
         work=work,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 
 Array = Any  # a framework's own array
+# (model, loss) -> (model, *batch) -> (mean loss, its gradients as the optimisers of that framework's
+# twins take them). Of several ranks: the loss of a rank's own part, and the gradients of the whole batch.
+Differentiate = Callable[[Any, Callable[..., Array]], Callable[..., tuple[Array, Any]]]
 
 
 def check_fit(shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, np.ndarray]) -> None:
@@ -24,11 +27,14 @@ def check_fit(shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, np.nda
 
 
 class Framework(Protocol):
-    """One framework on one device with one dtype. Created once in a worker process."""
+    """One framework on one device with one dtype. Created once in a worker process, which is one of
+    `ranks` that train together, or alone."""
 
     name: str
     device: str  # "cpu" or "gpu", as it is
     dtype: str  # of parameters and of the matrix products
+    rank: int
+    ranks: int
 
     def versions(self) -> dict[str, str]:
         """Package versions and the device's own name."""
@@ -53,6 +59,29 @@ class Framework(Protocol):
 
     def wait(self, *values: Any) -> None:
         """The barrier: returns when every value, and all work before it, is done."""
+        ...
+
+    def shard(self, rows: np.ndarray) -> tuple[Any, int]:
+        """What a step is given of a batch, by row numbers (n,), and how many of its items are this
+        rank's."""
+        ...
+
+    def meet(self) -> None:
+        """Returns when all ranks are here."""
+        ...
+
+    def agree(self, value: float) -> float:
+        """The largest of the ranks' values, on all of them; what ranks decide by must be the same."""
+        ...
+
+    def mean(self, values: Sequence[float], weights: Sequence[float]) -> list[float]:
+        """Element by element the weighted mean over the ranks, on all of them."""
+        ...
+
+    def differentiate(
+        self, model: Any, loss: Callable[..., Array]
+    ) -> Callable[..., tuple[Array, Any]]:
+        """See Differentiate."""
         ...
 
     def compile_step(
@@ -99,6 +128,51 @@ class Framework(Protocol):
 
     def matmul(self, size: int) -> Callable[[], None]:
         """A call that multiplies two resident (size, size) matrices of this dtype and waits."""
+        ...
+
+
+class Alone:
+    """What an adapter of a single process says of ranks."""
+
+    rank, ranks = 0, 1
+
+    def shard(self, rows: np.ndarray) -> tuple[Any, int]:
+        return self.put(rows), len(rows)  # type: ignore[attr-defined]
+
+    def meet(self) -> None:
+        pass
+
+    def agree(self, value: float) -> float:
+        return value
+
+    def mean(self, values: Sequence[float], weights: Sequence[float]) -> list[float]:
+        return list(values)
+
+
+class Ranks(Framework, Protocol):
+    """What an adapter says besides, whose process trains together with others."""
+
+    backend: str  # of the communication, as it is
+    device_index: int  # which of the GPUs that this process sees is its own
+
+    def gather(self, value: bytes) -> list[bytes]:
+        """Every rank's value, in the order of the ranks, on all of them."""
+        ...
+
+    def all_reduce(self, size: int) -> Callable[[], None]:
+        """A call that adds up `size` values of this dtype over the ranks, and waits."""
+        ...
+
+    def read_state(self, state: Any) -> dict[str, np.ndarray]:
+        """Every array that a step changes, by its place in `state`."""
+        ...
+
+    def write_state(self, state: Any, values: Mapping[str, np.ndarray]) -> None:
+        """Puts back what `read_state` gave."""
+        ...
+
+    def leave(self) -> None:
+        """Ends the group; every rank calls it last."""
         ...
 
 

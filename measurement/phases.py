@@ -94,14 +94,21 @@ def matmul_ceiling(framework: Framework, seconds: float, clock: Clock = time.per
     return best
 
 
-def energy_window(once: Callable[[], Any], seconds: float, clock: Clock, report: Report) -> int:
+def energy_window(
+    once: Callable[[], Any],
+    seconds: float,
+    clock: Clock,
+    report: Report,
+    agree: Callable[[float], float] = lambda seconds: seconds,
+) -> int:
     """Calls `once`, which waits for its own end, for at least `seconds`, because meters advance in
-    batches of up to a third of a second: returns how often. 0 seconds: the machine has no meter."""
+    batches of up to a third of a second: returns how often. 0 seconds: the machine has no meter.
+    agree: makes the time that has passed that of all ranks."""
     if seconds <= 0:
         return 0
     report("energy_begin", {})
     start, calls = clock(), 0
-    while clock() - start < seconds:
+    while agree(clock() - start) < seconds:
         once()
         calls += 1
     report("energy_end", {"epochs": calls, "seconds": clock() - start})

@@ -19,9 +19,11 @@ class Condition:
     dtype: str = "float32"
     compile: str = "auto"
     blas: str = "shipped"
-    threads: int = 0  # 0: every physical core
+    threads: int = 0  # 0: every physical core; of several ranks each its share
     version: str = "installed"  # of the framework, as in 0.31.2
     slowdown_percent: float = 0.0  # every timed span lasts this much longer, on purpose
+    ranks: int = 1  # processes that train together
+    backend: str = "auto"  # how they talk to each other
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ _SETTINGS = {
     "threads": int,
     "version": str,
     "slowdown_percent": float,
+    "ranks": int,
+    "backend": str,
 }
 AGAIN = "(again)"
 """Marks the second copy of an arm, which runs the same condition."""

@@ -3,6 +3,10 @@
     first step | warm-up | reset | epoch, evaluation, epoch, evaluation ... | completion audit |
     waited steps | single-item latency | batched inference | matmul ceiling | energy window
 
+Of several ranks each runs this, and waits for the others before every clock; between the waited
+steps each also adds up as many bytes with the others as a step does. What it decides by a time, all
+decide by the longest one.
+
 Only epochs count as training time. Inside an epoch's clock there is the step and nothing else:
 batches are row numbers, put on the device before the clock starts, and the loss is read after it
 has stopped. Every sample is kept.
@@ -34,6 +38,7 @@ from measurement.phases import (
 )
 
 Batches = list[tuple[Any, int]]
+History = dict[str, Any]  # of the epochs so far, by the names of Trial; all JSON
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Plan:
     inference_seconds: float = 0.3
     ceiling_seconds: float = 0.3
     energy_seconds: float = 0.0  # 0: the machine has no meter
+    inference: bool = True  # latency and batched inference too; they have no ranks
     slowdown: float = 0.0  # share by which every timed span is drawn out: an arm of known truth
 
 
@@ -65,7 +71,9 @@ class Work:
     evaluate() returns the quality on the test set (accuracy, perplexity), details() what else that
     evaluation found, by metric; predict_one(i) takes test item i from NumPy and returns NumPy;
     predict_all() submits one pass over the resident test set and returns its output, and
-    predict_batch[size]() one batch.
+    predict_batch[size]() one batch. reduce() adds up `reduce_bytes` over the ranks, as many as a step
+    does; None for one process. save(epochs, history) keeps what a training has come to after so many
+    epochs, restore() puts it back and returns the history; None where there is nothing to go on from.
     """
 
     step: Callable[[Any], Any]
@@ -83,6 +91,10 @@ class Work:
     flops_per_item: int
     details: Callable[[], dict[str, float]] = dict
     predict_batch: Mapping[int, Callable[[], Any]] = field(default_factory=dict)
+    reduce: Callable[[], None] | None = None
+    reduce_bytes: int = 0
+    save: Callable[[int, History], None] | None = None
+    restore: Callable[[], History | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,9 @@ class Trial:
     target_seconds: float | None
     target_epochs: int | None
     step_seconds: list[float]
+    reduce_seconds: list[float]
+    reduce_bytes: int
+    resumed_epochs: int  # that an earlier process ran, which ended before its time
     latency_seconds: list[float]
     inference_seconds: list[float]
     inference_items: int
@@ -142,7 +157,9 @@ def run(
     work.reset()
     report("warm", {"first_step_seconds": first, "warmup_seconds": warmup_seconds})
 
-    epochs = _epochs(work, framework, plan, clock, report)
+    history = work.restore()
+    resumed = len(history["epoch_seconds"]) if history else 0
+    epochs = _epochs(work, framework, plan, clock, report, history)
     details = work.details()
     trained = work.read_parameters()
     report("trained", {})
@@ -152,27 +169,19 @@ def run(
         lambda steps: timed(_cycle(batches, steps))[0],
         lambda: work.read_parameters(),
         clock,
-        plan.audit_seconds,
+        framework.agree(plan.audit_seconds),
         repetitions=plan.audit_repetitions,
+        agree=framework.agree,
     )
-    full = [batch for batch, items in work.batches(0) if items == first_epoch[0][1]]
-    step_seconds = [timed([batch])[0] for batch in _cycle(full, plan.waited_steps)]
+    step_seconds, reduce_seconds = _waited_steps(work, framework, plan, clock, timed)
     work.reset()
-    one_item = latency(
-        work.predict_one,
-        work.test_items,
-        plan.latency_warmup_calls,
-        plan.latency_calls,
-        clock,
-        plan.slowdown,
-    )
-    seconds = plan.inference_seconds
-    inference = passes(work.predict_all, framework, seconds, clock, plan.slowdown)
-    batched = throughput(work.predict_batch, framework, seconds, clock, plan.slowdown)
+    one_item, inference, batched = _inference(work, framework, plan, clock)
     process_peak = process_peak_bytes()
     device_peak = framework.device_peak_bytes()
     ceiling = matmul_ceiling(framework, plan.ceiling_seconds, clock)
-    window = energy_window(lambda: timed(batches), plan.energy_seconds, clock, report)
+    window = energy_window(
+        lambda: timed(batches), plan.energy_seconds, clock, report, framework.agree
+    )
 
     items, steps = work.epoch_items, work.epoch_steps * plan.epochs
     seconds = sum(epochs["epoch_seconds"])
@@ -181,7 +190,7 @@ def run(
         steps=epochs.pop("steps"),
         flops=items * plan.epochs * work.flops_per_item,
         eval_items=work.test_items * plan.epochs,
-        inference_items=work.test_items,
+        inference_items=work.test_items if plan.inference else 0,
         latency_calls=len(one_item),
         weight_change_norm=distance(initial, trained),
         check_value=epochs["epoch_loss"][-1],
@@ -193,9 +202,12 @@ def run(
         warmup_seconds=warmup_seconds,
         epoch_items=items,
         step_seconds=step_seconds,
+        reduce_seconds=reduce_seconds,
+        reduce_bytes=work.reduce_bytes,
+        resumed_epochs=resumed,
         latency_seconds=one_item,
         inference_seconds=inference,
-        inference_items=work.test_items,
+        inference_items=work.test_items if plan.inference else 0,
         batch_seconds=batched,
         details=details,
         process_peak_bytes=process_peak,
@@ -221,10 +233,53 @@ def _timed(
     """Seconds from the first submission until every result and all state exist; the losses."""
     step = work.step
     framework.wait(work.state)
+    framework.meet()
     start = clock()
     losses = [step(batch) for batch in batches]
     framework.wait(losses, work.state)
     return elapsed(clock, start, slowdown), losses
+
+
+def _waited_steps(
+    work: Work,
+    framework: Framework,
+    plan: Plan,
+    clock: Clock,
+    timed: Callable[[list[Any]], tuple[float, list[Any]]],
+) -> tuple[list[float], list[float]]:
+    """Seconds of each of full steps, each waited for; between them, of as many bytes added up."""
+    batches = work.batches(0)
+    full = [batch for batch, items in batches if items == batches[0][1]]
+    steps, reductions = [], []
+    if work.reduce is not None:
+        work.reduce()  # the first one finds its way
+    for batch in _cycle(full, plan.waited_steps):
+        steps.append(timed([batch])[0])
+        if work.reduce is not None:
+            framework.meet()
+            start = clock()
+            work.reduce()
+            reductions.append(elapsed(clock, start, plan.slowdown))
+    return steps, reductions
+
+
+def _inference(
+    work: Work, framework: Framework, plan: Plan, clock: Clock
+) -> tuple[list[float], list[float], dict[str, list[float]]]:
+    """Seconds of single items, of passes over the test set, and of batches by their size."""
+    if not plan.inference:
+        return [], [], {}
+    one_item = latency(
+        work.predict_one,
+        work.test_items,
+        plan.latency_warmup_calls,
+        plan.latency_calls,
+        clock,
+        plan.slowdown,
+    )
+    seconds = plan.inference_seconds
+    whole = passes(work.predict_all, framework, seconds, clock, plan.slowdown)
+    return one_item, whole, throughput(work.predict_batch, framework, seconds, clock, plan.slowdown)
 
 
 def _epochs(
@@ -233,19 +288,17 @@ def _epochs(
     plan: Plan,
     clock: Clock,
     report: Report,
-) -> dict[str, Any]:
-    values: dict[str, list[float]] = {
-        name: []
-        for name in (
-            "epoch_seconds",
-            "epoch_cpu_seconds",
-            "epoch_loss",
-            "epoch_quality",
-            "evaluation_seconds",
-        )
+    history: History | None = None,
+) -> History:
+    names = ("epoch_seconds", "epoch_cpu_seconds", "epoch_loss", "epoch_quality")
+    values: dict[str, Any] = history or {
+        **{name: [] for name in (*names, "evaluation_seconds")},
+        "target_seconds": None,
+        "target_epochs": None,
+        "items": 0,
+        "steps": 0,
     }
-    target_seconds, target_epochs, items, steps = None, None, 0, 0
-    for epoch in range(plan.epochs):
+    for epoch in range(len(values["epoch_seconds"]), plan.epochs):
         seconds, cpu_seconds = 0.0, 0.0
         means: list[float] = []
         sizes: list[int] = []
@@ -255,20 +308,26 @@ def _epochs(
             spent, losses = _timed(clock, framework, work, [b for b, _ in fed], plan.slowdown)
             cpu_seconds += time.process_time() - cpu
             seconds += spent
-            means += [float(framework.read(loss)) for loss in losses]
-            sizes += [count for _, count in fed]
+            counts = [count for _, count in fed]
+            own = [float(framework.read(loss)) for loss in losses]
+            means += framework.mean(own, counts)
+            sizes += counts
         values["epoch_cpu_seconds"].append(cpu_seconds)
         values["epoch_seconds"].append(seconds)
         report("epoch_end", {"epoch": epoch})
-        items, steps = items + sum(sizes), steps + len(means)
+        values["items"] += sum(sizes)
+        values["steps"] += len(means)
         values["epoch_loss"].append(float(np.average(means, weights=sizes)))
         start = clock()
         quality = work.evaluate()
         values["evaluation_seconds"].append(clock() - start)
         values["epoch_quality"].append(quality)
         met = quality >= plan.target if plan.target_is_floor else quality <= plan.target
-        if target_epochs is None and met:
-            target_seconds, target_epochs = sum(values["epoch_seconds"]), epoch + 1
+        if values["target_epochs"] is None and met:
+            values["target_seconds"] = sum(values["epoch_seconds"])
+            values["target_epochs"] = epoch + 1
+        if work.save is not None:
+            work.save(epoch + 1, values)
         report(
             "epoch",
             {
@@ -280,13 +339,7 @@ def _epochs(
                 "time": time.time(),
             },
         )
-    return {
-        **values,
-        "target_seconds": target_seconds,
-        "target_epochs": target_epochs,
-        "items": items,
-        "steps": steps,
-    }
+    return values
 
 
 def _cycle(batches: list[Any], count: int) -> list[Any]:

@@ -74,7 +74,22 @@ _METRICS = (
     Metric("switch/second_device_seconds", "s", "lower", "second half of a loop, on the second"),
     Metric("switch/transfer_seconds", "s", "lower", "moves of a loop, both ways"),
     Metric("switch/parts_ratio", "", None, "parts of a loop, waited for, over the loop"),
-    Metric("memory/process_peak_bytes", "B", "lower", "peak memory of the process"),
+    Metric(
+        "communication/all_reduce_seconds_p50", "s", "lower", "all-reduce of a step's bytes, median"
+    ),
+    Metric(
+        "communication/all_reduce_seconds_p90", "s", "lower", "all-reduce of a step's bytes, p90"
+    ),
+    Metric("communication/step_share", "", "lower", "all-reduce alone over a step"),
+    Metric("communication/bytes_per_step", "B", None, "bytes added up in a step", exact=True),
+    Metric("rank/items_per_second", "items/s", None, "training throughput of one rank"),
+    Metric("rank/epoch_seconds_p50", "s", None, "time of an epoch on one rank, median"),
+    Metric("rank/process_peak_bytes", "B", None, "peak memory of one rank"),
+    Metric("rank/device_peak_bytes", "B", None, "peak memory of one rank's device allocator"),
+    Metric("rank/energy_joules", "J", None, "energy of one rank's GPU in the window"),
+    Metric(
+        "memory/process_peak_bytes", "B", "lower", "peak memory of the process, or of all ranks"
+    ),
     Metric("memory/device_peak_bytes", "B", "lower", "peak memory of the device allocator"),
     Metric("memory/max_batch_items", "items", "higher", "largest batch that fits"),
     Metric("memory/too_large_items", "items", "higher", "smallest batch that does not fit"),
@@ -138,11 +153,17 @@ CELL = (
     "batch_size",
     "target",
     "slowdown_percent",
+    "ranks",
+    "hosts",
+    "backend",
     "version_framework",
     "version_python",
 )
 # What a run means that was made before the key existed.
-ABSENT = {"mode": "train", "checkpoint": "random", "slowdown_percent": "0"}
+ABSENT = {
+    "mode": "train", "checkpoint": "random", "slowdown_percent": "0",
+    "ranks": "1", "hosts": "1", "backend": "none",
+}  # fmt: skip
 # Sizes of a workload's configuration follow under their own names with this prefix.
 SIZE = "size."
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from measurement.framework import Differentiate
 from models.deit_small.config import BETAS, EPSILON, MLP_RATIO, NORM_EPSILON, Config
 from models.layers import tensorflow as nn
 from models.layers.tensorflow import AdamW, attend, gelu, norm, split
@@ -106,10 +107,11 @@ def answer(model: Model, images: tf.Tensor) -> tf.Tensor:
 
 
 def training(
-    model: Model, config: Config
+    model: Model, config: Config, differentiate: Differentiate
 ) -> tuple[Callable[..., tf.Tensor], Any, Callable[[], None]]:
     """(step, state, restart): a step does one update by AdamW and returns the loss before it; state
-    is all that a step changes; restart puts the optimiser, not the parameters, to its start."""
+    is all that a step changes; restart puts the optimiser, not the parameters, to its start;
+    differentiate: of measurement.framework."""
     optimiser = AdamW(
         model,
         learning_rate=config.learning_rate,
@@ -118,12 +120,12 @@ def training(
         betas=BETAS,
         epsilon=EPSILON,
     )
+    loss_and_gradients = differentiate(model, loss)
 
     def step(images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         batch = tf.gather(images, rows), tf.gather(labels, rows)
-        with tf.GradientTape() as tape:
-            value = loss(model, *batch)
-        optimiser.update(tape.gradient(value, model.parameters()))
+        value, gradients = loss_and_gradients(model, *batch)
+        optimiser.update(gradients)
         return value
 
     return step, [model, optimiser.state], optimiser.restart

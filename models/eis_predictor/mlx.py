@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 
+from measurement.framework import Differentiate
 from models.eis_predictor.config import (
     BETAS,
     COUNT,
@@ -118,10 +119,11 @@ def answer(model: Model, inputs: mx.array) -> mx.array:
 
 
 def training(
-    model: Model, config: Config
+    model: Model, config: Config, differentiate: Differentiate
 ) -> tuple[Callable[..., mx.array], Any, Callable[[], None]]:
     """(step, state, restart): a step does one update by AdamW and returns the loss before it; state
-    is all that a step changes; restart puts the optimiser, not the parameters, to its start."""
+    is all that a step changes; restart puts the optimiser, not the parameters, to its start;
+    differentiate: of measurement.framework."""
     optimiser = AdamW(
         model,
         learning_rate=config.learning_rate,
@@ -131,7 +133,7 @@ def training(
         epsilon=EPSILON,
         decay_steps=config.decay_steps(),
     )
-    loss_and_gradients = nn.value_and_grad(model, loss)
+    loss_and_gradients = differentiate(model, loss)
 
     def step(inputs: mx.array, labels: mx.array, rows: mx.array) -> mx.array:
         batch = mx.take(inputs, rows, axis=0), mx.take(labels, rows, axis=0)

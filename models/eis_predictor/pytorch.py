@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from measurement.framework import Differentiate
 from models.eis_predictor.config import (
     BETAS,
     COUNT,
@@ -119,10 +120,11 @@ def answer(model: Model, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def training(
-    model: Model, config: Config
+    model: Model, config: Config, differentiate: Differentiate
 ) -> tuple[Callable[..., torch.Tensor], Any, Callable[[], None]]:
     """(step, state, restart): a step does one update by AdamW and returns the loss before it; state
-    is all that a step changes; restart puts the optimiser, not the parameters, to its start."""
+    is all that a step changes; restart puts the optimiser, not the parameters, to its start;
+    differentiate: of measurement.framework."""
     optimiser = AdamW(
         model,
         learning_rate=config.learning_rate,
@@ -133,12 +135,13 @@ def training(
         decay_steps=config.decay_steps(),
     )
     parameters = list(model.parameters())
+    loss_and_gradients = differentiate(model, loss)
 
     def step(inputs: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         batch = inputs.index_select(0, rows), labels.index_select(0, rows)
-        value = loss(model, *batch, config.dropout)
-        optimiser.update(torch.autograd.grad(value, parameters))
-        return value.detach()
+        value, gradients = loss_and_gradients(model, *batch, config.dropout)
+        optimiser.update(gradients)
+        return value
 
     def restart() -> None:
         optimiser.restart()

@@ -9,6 +9,7 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_map
 
+from measurement.framework import Differentiate
 from models.mnist.config import CLASSES, PIXEL_MEAN, PIXEL_STD, PIXELS, Config
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/mnist_peers.py.
@@ -69,11 +70,12 @@ def answer(model: Model, pixels: mx.array) -> mx.array:
 
 
 def training(
-    model: Model, config: Config
+    model: Model, config: Config, differentiate: Differentiate
 ) -> tuple[Callable[..., mx.array], list[Any], Callable[[], None]]:
     """(step, state, restart): a step does one update by plain SGD and returns the loss before it;
-    state is all that a step changes; restart puts the optimiser back to the start."""
-    loss_and_gradients = nn.value_and_grad(model, loss)
+    state is all that a step changes; restart puts the optimiser back to the start; differentiate
+    is measurement.framework's."""
+    loss_and_gradients = differentiate(model, loss)
 
     def step(images: mx.array, labels: mx.array, rows: mx.array) -> mx.array:
         batch = mx.take(images, rows, axis=0), mx.take(labels, rows, axis=0)

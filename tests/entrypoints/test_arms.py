@@ -9,7 +9,7 @@ import pytest
 import models
 from analysis.stopping import Look
 from entrypoints import overlay, study
-from entrypoints.supervisor import environment
+from entrypoints.processes import environment
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from tracking import read

@@ -18,7 +18,7 @@ import pytest
 
 import frameworks
 import models
-from entrypoints import doctor, environment, probe, study, supervisor, verify
+from entrypoints import doctor, environment, probe, processes, study, supervisor, verify
 from measurement.errors import InputError
 from measurement.schedule import Condition
 
@@ -377,9 +377,9 @@ def test_the_worker_runs_with_the_frameworks_own_python(
         started.append(command)
         raise FileNotFoundError(command[0])
 
-    monkeypatch.setattr(supervisor.subprocess, "Popen", start)
+    monkeypatch.setattr(processes.subprocess, "Popen", start)
     with pytest.raises(FileNotFoundError):
-        supervisor.run_worker(given, store.parent)
+        processes.run_worker(given, store.parent)
     assert started[0][:3] == [given["python"], "-m", "entrypoints.worker"]
 
 

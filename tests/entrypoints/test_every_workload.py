@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 import frameworks
 import models
-from entrypoints import supervisor
+from entrypoints import processes
 from measurement.audit import parity_difference, receipt_difference
 from tests.entrypoints.conftest import invoke
 from tracking import names
@@ -170,7 +170,7 @@ def test_a_worker_that_dies_names_batch_and_device(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     log.write_text("")
     spec = {"device": "cpu", "sizes": {"batch_size": 64}, "workload": "mnist", "framework": "mlx"}
-    said = supervisor.how_it_died(-signal.SIGSEGV, log, spec)
+    said = processes.how_it_died(-signal.SIGSEGV, log, spec)
     assert "SIGSEGV" in said and "batch_size=64" in said and "device=cpu" in said
     assert "memory" in said
-    assert "memory" not in supervisor.how_it_died(1, log, spec)
+    assert "memory" not in processes.how_it_died(1, log, spec)

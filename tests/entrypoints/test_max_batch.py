@@ -19,7 +19,8 @@ import frameworks
 import models
 from entrypoints import max_batch, supervisor
 from entrypoints.max_batch import GIB, Limits, attempt
-from entrypoints.supervisor import TrialFailed, TrialSpec
+from entrypoints.processes import TrialFailed
+from entrypoints.supervisor import TrialSpec
 from measurement import machine
 from measurement.bisection import Probe
 from measurement.errors import InputError

@@ -12,7 +12,7 @@ import yaml
 
 import frameworks
 import models
-from entrypoints import trial
+from entrypoints import distributed, trial
 from tests.entrypoints.conftest import ROOT
 
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -24,6 +24,8 @@ def command_of(entry: str) -> click.Command:
     assert words[:2] == ["python", "-m"]
     if words[2] == "entrypoints.trial":
         return trial.command(words[3], words[4])
+    if words[2] == "entrypoints.distributed":
+        return distributed.command(words[3], words[4])
     command: click.Command = importlib.import_module(words[2]).main
     return command
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from measurement.framework import Alone
 from measurement.trial import Plan, Work
 
 PLAN = Plan(
@@ -20,7 +21,7 @@ PLAN = Plan(
 )
 
 
-class World:
+class World(Alone):
     """Clock, device queue and log. A step takes `work` seconds on the device after `submit` seconds
     of the caller; the first step of each batch size takes `compile` more."""
 

@@ -261,7 +261,7 @@ def test_twenty_real_images_are_learned_by_heart_alike():
     for name in ("mlx", "pytorch"):
         found = data.load(config, str(REAL), "auto")
         framework, twin, model = opened(name, config, draw(config.parameters(), 0))
-        step, state, restart = twin.training(model, config)
+        step, state, restart = twin.training(model, config, framework.differentiate)
         restart()
         arrays = [framework.put(array) for array in found.train.values()]
         submit = framework.compile_step(step, state, False)

@@ -77,7 +77,7 @@ OWN = {  # PyTorch itself refuses a parameter that is not used
          "nn.functional.dropout(torch.relu(self.inner(x)), p=0.1)", "outputs",
          "blocks.0.feed_forward.outer "),
         ("sum of losses", 'reduction="mean"', 'reduction="sum"', "gradients", ""),
-        ("no optimiser step", "optimiser.update(torch.autograd.grad(value, parameters))", "pass",
+        ("no optimiser step", "optimiser.update(gradients)", "pass",
          "updates", ""),
         ("item dropped", GATHERED["pytorch"], GATHERED["pytorch"].replace("rows", "rows[1:]"),
          "updates", ""),

@@ -1,0 +1,150 @@
+"""`<workload>_pytorch_ddp`, `<workload>_mlx_distributed`: one training by several ranks, one run.
+
+    python -m entrypoints.distributed mnist pytorch --ranks 2
+
+On several hosts (docs/DISTRIBUTED.md) torchrun is started on each of them, by this same command; the run
+is the first host's. mlx.launch starts the others itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import click
+
+import frameworks
+import models
+from entrypoints.hosts import Hosts
+from entrypoints.options import Command, Or, whole
+from entrypoints.processes import TrialFailed
+from entrypoints.supervisor import Joined, TrialSpec, measure, prepare_data
+from entrypoints.trial import execute, options, progress, specification, summary
+from measurement.errors import InputError
+from tracking import write
+
+GLOBAL = "global_batch_size"
+_NOT_HERE = ("mode", "checkpoint", "batch_size")
+DEFAULT_RANKS = 2
+
+
+def distributed_options(workload: str, framework: str) -> list[click.Parameter]:
+    """Those of a trial that trains, and those of a job."""
+    known = ("auto", *frameworks.BACKENDS.get(framework, ()))
+    own = [o for o in options(workload) if o.name not in _NOT_HERE]
+    listed = (
+        ("ranks", "auto", f"processes; auto: the hostfile's, else {DEFAULT_RANKS}", Or("auto", whole(1))),
+        ("backend", "auto", " | ".join(known), click.Choice(known)),
+        ("hostfile", "none", "JSON, see docs/DISTRIBUTED.md; none: this machine", click.STRING),
+        (GLOBAL, "preset", "items of a batch, over all ranks", Or("preset", whole(1))),
+        ("max_restarts", 0, "of all ranks from the last epoch (torchrun)", whole(0)),
+        ("timeout_seconds", 180.0, "that a rank waits for a silent one", click.FloatRange(min=1)),
+    )  # fmt: skip
+    return own + [
+        click.Option([f"--{name}"], type=kind, default=default, show_default=True, help=help)
+        for name, default, help, kind in listed
+    ]
+
+
+def job_specification(workload: str, framework: str, values: dict[str, Any]) -> TrialSpec:
+    """Options -> a checked specification. Raises InputError."""
+    frameworks.check_backend(framework, values["backend"])
+    hostfile = "" if values["hostfile"] == "none" else values["hostfile"]
+    ranks = values["ranks"]
+    if hostfile:
+        have = Hosts.read(hostfile).ranks
+        if ranks not in ("auto", have):
+            raise InputError(
+                f"ranks={ranks}: the hostfile has {have}; leave ranks out, or correct it"
+            )
+        ranks = have
+    ranks = DEFAULT_RANKS if ranks == "auto" else ranks
+    if values["max_restarts"] and framework != "pytorch":
+        raise InputError(
+            f"max_restarts={values['max_restarts']}: mlx.launch restarts nothing; leave it out, or use "
+            "PyTorch, whose torchrun does"
+        )
+    given = values | {"mode": "train", "checkpoint": "random", "batch_size": values[GLOBAL]}
+    spec = specification(workload, framework, given, ranks=ranks, backend=values["backend"])
+    if spec.sizes["batch_size"] < ranks:
+        raise InputError(
+            f"{GLOBAL}={spec.sizes['batch_size']}: {ranks} ranks would leave one without an item in "
+            f"every batch; expected {ranks} or more"
+        )
+    return replace(
+        spec,
+        inference=False,
+        hostfile=hostfile,
+        max_restarts=values["max_restarts"],
+        timeout_seconds=values["timeout_seconds"],
+    )
+
+
+def perform(workload: str, framework: str, values: dict[str, Any]) -> None:
+    """One job, to its run. Ends the process with exit code 1 where a rank failed."""
+    spec = job_specification(workload, framework, values)
+    prepare_data(workload, spec.dataset, spec.data_dir, [spec.sizes])
+    if spec.hostfile and (own := Hosts.read(spec.hostfile).own()):
+        _join(spec, own)
+        return
+    name = f"{framework} {workload} {spec.condition.ranks} ranks"
+    run_id = write.begin("trial", name, {"arm": framework})
+    try:
+        measured = execute(spec, run_id, {"arm": framework}, progress(spec))
+    except TrialFailed as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    summary(measured, spec, run_id)
+    for line in rank_lines(measured.result.get("ranks", [])):
+        click.echo(line)
+
+
+def _join(spec: TrialSpec, own: int) -> None:
+    """The ranks of a host that is not the first one, whose run is that of the job."""
+    write.adopt("node", f"host {own} of {spec.condition.framework} {spec.workload}")
+    try:
+        measure(spec)
+    except Joined as ended:
+        click.echo(str(ended))
+    except TrialFailed as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+def rank_lines(ranks: list[dict[str, Any]]) -> list[str]:
+    """A line for each rank: its share, never set beside the whole's."""
+    return [
+        f"  rank {rank['rank']}: its {rank['items']:,} items at {rank['items_per_second']:,.0f} a second, "
+        f"peak {rank['process_peak_bytes'] / 2**20:,.0f} MiB"
+        for rank in ranks
+    ]
+
+
+def command(workload: str, framework: str) -> click.Command:
+    """The command of one entry point."""
+
+    def callback(**values: Any) -> None:
+        perform(workload, framework, values)
+
+    params = distributed_options(workload, framework)
+    return Command(f"{workload}_{framework}", params=params, callback=callback, help=__doc__)
+
+
+def main() -> None:
+    """Entry point: the first two words name workload and framework."""
+    if len(sys.argv) < 3:
+        click.echo("Error: expected a workload and a framework, as in 'mnist pytorch'", err=True)
+        sys.exit(2)
+    workload, framework, rest = sys.argv[1], sys.argv[2], sys.argv[3:]
+    try:
+        models.load(workload, "config")
+        frameworks.check_backend(framework, "auto")
+    except InputError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    command(workload, framework).main(rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""`hosts`: one hostfile, written for every launcher: what MLX, torchrun and Open MPI are given, what
+to run on which host, and which hosts answer.
+
+    {"hosts": [{"name": "mac-1", "address": "192.168.2.1"},
+               {"name": "mac-2", "address": "192.168.2.2", "ssh": "me@mac-2.local"}], "port": 29500}
+
+    python -m entrypoints.hosts --hostfile hosts.json
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+
+from entrypoints.options import Command, whole
+from measurement.errors import InputError
+from tracking import write
+
+PORT = 29500
+ABOUT = "see docs/DISTRIBUTED.md"
+# Nothing of a job listens on either: a connection to a port of MLX's ring would be taken for a rank.
+PROBED = (22, 9)
+
+
+@dataclass(frozen=True)
+class Host:
+    """One machine of a job."""
+
+    name: str
+    addresses: tuple[
+        str, ...
+    ]  # IPv4; MLX's ring makes a connection over each, torchrun takes the first
+    ranks: int
+    ssh: str  # what ssh is given: a name, an address, user@name
+    rdma: tuple[str | tuple[str, ...] | None, ...] = ()  # per host: the devices of the cables to it
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The machines of a job, in the order of their ranks."""
+
+    hosts: tuple[Host, ...]
+    port: int = PORT  # torchrun's store; MLX's ring listens on this and the ports after it
+
+    @classmethod
+    def read(cls, path: str | Path) -> Hosts:
+        """The hostfile at `path`; one line for whatever is wrong with it."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"hostfile {path}: cannot be read ({error}); name a JSON file, {ABOUT}"
+            ) from error
+        try:
+            return cls(*_file(json.loads(text)))
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"hostfile {path}: no JSON, line {error.lineno}: {error.msg}; {ABOUT}"
+            ) from error
+        except InputError as error:
+            raise InputError(f"hostfile {path}: {error}; {ABOUT}") from error
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of the whole job."""
+        return sum(host.ranks for host in self.hosts)
+
+    def own(self, addresses: Iterable[str] | None = None) -> int:
+        """Index of the host that this machine is: the one with an address of its interfaces."""
+        here = set(_interfaces() if addresses is None else addresses)
+        found = [i for i, host in enumerate(self.hosts) if here & set(host.addresses)]
+        if len(found) == 1:
+            return found[0]
+        listed = ", ".join(a for host in self.hosts for a in host.addresses)
+        if found:
+            names = " and ".join(self.hosts[i].name for i in found)
+            raise InputError(
+                f"this machine has the addresses of {names}; expected those of one host; "
+                f"give each machine one entry with the ranks it runs"
+            )
+        raise InputError(
+            f"no host of the hostfile is this machine: it has {', '.join(sorted(here))}; expected "
+            f"one of {listed}; correct the hostfile or bring the interface up"
+        )
+
+    def mlx(self, own: int) -> dict[str, Any]:
+        """MLX's hostfile: an entry per rank; the own host is started without ssh."""
+        return {
+            "hosts": [
+                {
+                    "ssh": "127.0.0.1" if i == own else host.ssh,
+                    "ips": list(host.addresses),
+                    "rdma": [list(d) if isinstance(d, tuple) else d for d in host.rdma],
+                }
+                for i, host in enumerate(self.hosts)
+                for _ in range(host.ranks)
+            ]
+        }
+
+    def torchrun(self, own: int, max_restarts: int = 0, seconds: int = 60) -> list[str]:
+        """Arguments of `python -m torch.distributed.run` on host `own`. The hosts wait for each
+        other for `seconds`; without a number, torchrun waits for ten minutes."""
+        return [
+            f"--nnodes={len(self.hosts)}",
+            f"--node-rank={own}",
+            f"--nproc-per-node={self.hosts[own].ranks}",
+            f"--master-addr={self.hosts[0].addresses[0]}",
+            f"--master-port={self.port}",
+            f"--max-restarts={max_restarts}",
+            f"--rdzv-conf=timeout={seconds}",
+        ]
+
+    def mpi(self) -> str:
+        """Open MPI's hostfile."""
+        return "".join(f"{host.ssh} slots={host.ranks}\n" for host in self.hosts)
+
+    def environment(self, own: int) -> dict[str, str]:
+        """Environment of the ranks on host `own`: the interface that has its first address. Left
+        alone, gloo takes the one that the host's own name resolves to, often the loopback."""
+        address = self.hosts[own].addresses[0]
+        name = _interfaces().get(address)
+        if name is None:
+            raise InputError(
+                f"no interface of this machine has {address}; expected the address of "
+                f"{self.hosts[own].name}; bring the interface up or correct the hostfile"
+            )
+        # NCCL matches by prefix unless told not to: en1 would also be en10.
+        return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}
+
+    def unreachable(self, own: int, seconds: float) -> list[str]:
+        """Names of the other hosts of which an address does not answer within `seconds`."""
+        others = [
+            (host, a) for i, host in enumerate(self.hosts) if i != own for a in host.addresses
+        ]
+        with ThreadPoolExecutor(max_workers=max(1, len(others))) as pool:
+            answered = list(pool.map(lambda other: answers(other[1], seconds), others))
+        silent = [host.name for (host, _), yes in zip(others, answered, strict=True) if not yes]
+        return list(dict.fromkeys(silent))
+
+
+def answers(address: str, seconds: float) -> bool:
+    """Whether a machine answers at `address`: one that refuses a connection is there. Two ports are
+    tried at once, because a firewall may drop what it does not let in."""
+
+    def one(port: int) -> bool:
+        try:
+            socket.create_connection((address, port), timeout=seconds).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # no route, or nothing came back in time
+            return False
+        return True
+
+    with ThreadPoolExecutor(max_workers=len(PROBED)) as pool:
+        return any(list(pool.map(one, PROBED)))
+
+
+def _interfaces() -> dict[str, str]:
+    """IPv4 address -> name of the interface of this machine that has it."""
+    return {
+        entry.address: name
+        for name, entries in psutil.net_if_addrs().items()
+        for entry in entries
+        if entry.family == socket.AF_INET
+    }
+
+
+def _file(data: Any) -> tuple[tuple[Host, ...], int]:
+    """Hosts and port of a hostfile's JSON."""
+    _keys(data, {"hosts", "port"}, "the file")
+    entries = data.get("hosts")
+    if not isinstance(entries, list) or not entries:
+        raise InputError('no hosts; expected {"hosts": [{"address": "192.168.2.1"}, ...]}')
+    hosts = tuple(_host(entry, index, len(entries)) for index, entry in enumerate(entries))
+    _together(hosts)
+    port = data.get("port", PORT)
+    # One port per rank and address from here on, as MLX numbers them.
+    last = 65535 - sum(host.ranks * len(host.addresses) for host in hosts)
+    if not _whole(port) or not 1024 <= port <= last:
+        raise InputError(f"port is {port!r}; expected a whole number from 1024 to {last}")
+    return hosts, port
+
+
+def _host(entry: Any, index: int, count: int) -> Host:
+    where = f"host {index}"
+    _keys(entry, {"name", "address", "ranks", "ssh", "rdma"}, where)
+    given = entry.get("address")
+    addresses = tuple(_address(a, where) for a in (given if isinstance(given, list) else [given]))
+    if not addresses:
+        raise InputError(f"{where}: no address; expected an IPv4 address")
+    ranks = entry.get("ranks", 1)
+    if not _whole(ranks) or ranks < 1:
+        raise InputError(f"{where}: ranks is {ranks!r}; expected a whole number above 0")
+    name = _word(entry.get("name", addresses[0]), f"{where}: name")
+    ssh = _word(entry.get("ssh", addresses[0]), f"{where}: ssh")
+    return Host(name, addresses, ranks, ssh, _rdma(entry.get("rdma", []), index, count, ranks))
+
+
+def _rdma(
+    given: Any, index: int, count: int, ranks: int
+) -> tuple[str | tuple[str, ...] | None, ...]:
+    where = f"host {index}: rdma"
+    if given == []:
+        return ()
+    if not isinstance(given, list) or len(given) != count:
+        raise InputError(
+            f"{where} is {given!r}; expected a list of {count}, a device per host and null for itself"
+        )
+    if given[index] is not None:
+        raise InputError(f"{where} has {given[index]!r} for the host itself; expected null there")
+    if ranks > 1:
+        raise InputError(f"{where} goes with 1 rank per host, not {ranks}; set ranks to 1")
+    return tuple(
+        tuple(_word(d, where) for d in device)
+        if isinstance(device, list) and device
+        else device and _word(device, where)
+        for device in given
+    )
+
+
+def _together(hosts: tuple[Host, ...]) -> None:
+    """What must hold between hosts."""
+    for what, values in (
+        ("address", [a for host in hosts for a in host.addresses]),
+        ("name", [host.name for host in hosts]),
+    ):
+        if twice := {v for v in values if values.count(v) > 1}:
+            raise InputError(
+                f"{what} {min(twice)} stands there twice; expected one entry a host; write ranks: 2 "
+                f"for two ranks on one host"
+            )
+    if len({len(host.addresses) for host in hosts}) > 1:
+        raise InputError(
+            "some hosts have more addresses than others; expected as many each, one per cable"
+        )
+    if len({bool(host.rdma) for host in hosts}) > 1:
+        raise InputError("some hosts have rdma and some have none; expected all or none")
+    local = [a for host in hosts for a in host.addresses if ipaddress.ip_address(a).is_loopback]
+    if local and len(hosts) > 1:
+        raise InputError(
+            f"address {local[0]} is no other host's to reach; expected one of a network"
+        )
+
+
+def _keys(data: Any, known: set[str], where: str) -> None:
+    if not isinstance(data, dict):
+        raise InputError(f"{where} is {data!r:.60}; expected an object with {sorted(known)}")
+    if unknown := sorted(set(data) - known):
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; choose from {sorted(known)}")
+
+
+def _address(value: Any, where: str) -> str:
+    try:
+        address = ipaddress.IPv4Address(value if isinstance(value, str) else "")
+    except ipaddress.AddressValueError as error:
+        # MLX's ring opens IPv4 sockets and splits address and port at the first colon.
+        raise InputError(
+            f"{where}: address is {value!r}; expected an IPv4 address; names go into 'ssh'"
+        ) from error
+    if address.is_unspecified or address.is_multicast:
+        raise InputError(f"{where}: address {value} is no host's; expected an interface's own")
+    return str(address)
+
+
+def _word(value: Any, where: str) -> str:
+    # A leading dash would be an option of ssh.
+    if not isinstance(value, str) or value.split() != [value] or value.startswith("-"):
+        raise InputError(f"{where} is {value!r}; expected one word")
+    return value
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def lines(hosts: Hosts, own: int, hostfile: str, silent: list[str], seconds: float) -> list[str]:
+    """What each launcher is given, what to run where, and who answers."""
+    here = hosts.hosts[own]
+    job = f"--hostfile {hostfile}"
+    found = [f"{len(hosts.hosts)} hosts, {hosts.ranks} ranks; this machine is {here.name}", ""]
+    for i, host in enumerate(hosts.hosts):
+        state = "this machine" if i == own else "answers"
+        if host.name in silent:
+            state = f"DOES NOT ANSWER within {seconds:g} s"
+        found.append(f"  {host.name}: {', '.join(host.addresses)}, ranks {host.ranks}, {state}")
+    found += [
+        "",
+        "PyTorch (gloo, nccl): run the same command on every host, host 0 first",
+        f"  python -m entrypoints.distributed mnist pytorch {job}",
+        *(
+            f"  {host.name}: python -m torch.distributed.run {' '.join(hosts.torchrun(i))}"
+            for i, host in enumerate(hosts.hosts)
+        ),
+        "  environment here: " + " ".join(f"{k}={v}" for k, v in hosts.environment(own).items()),
+        "",
+        f"MLX (ring, jaccl, nccl): run on {hosts.hosts[0].name} only; it starts the others by ssh in "
+        "the same folder with the same Python",
+        f"  python -m entrypoints.distributed mnist mlx {job}",
+        f"  mlx.launch --starting-port {hosts.port} --hostfile with",
+        f"  {json.dumps(hosts.mlx(own))}",
+        "",
+        f"MLX (mpi): run on {hosts.hosts[0].name} only; Open MPI's hostfile",
+        *(f"  {line}" for line in hosts.mpi().splitlines()),
+    ]
+    return found
+
+
+@click.command(cls=Command, help=__doc__)
+@click.option("--hostfile", default="hosts.json", show_default=True, help="JSON, as above.")
+@click.option(
+    "--seconds", type=whole(1), default=3, show_default=True, help="How long to wait for an answer."
+)
+def main(hostfile: str, seconds: int) -> None:
+    hosts = Hosts.read(hostfile)
+    own = hosts.own()
+    run_id = write.adopt("hosts", "hosts")
+    silent = hosts.unreachable(own, seconds)
+    text = "\n".join(lines(hosts, own, hostfile, silent, seconds))
+    click.echo(text)
+    write.attach_text(run_id, text + "\n", "hosts.txt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""Starts the ranks of a job by the framework's own launcher, torchrun or mlx.launch, follows them, and
+ends them all when one fails: in a stated time, with the reason in one line, and nothing left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from entrypoints.hosts import Hosts
+from entrypoints.processes import (
+    ROOT,
+    Listener,
+    OutOfMemory,
+    TrialFailed,
+    environment,
+    last_line,
+    out_of_memory_of,
+    thread_counts,
+)
+from measurement.errors import InputError
+from measurement.watch import end_with_children
+
+START_SECONDS = 120.0  # until every rank has joined
+END_SECONDS = 20.0  # from the first rank that ends before its time to the last process
+POLL_SECONDS = 0.1
+MODULE = "entrypoints.rank"
+# What ends a rank for good; with restarts left, the launcher decides.
+_FATAL = ("refused", "unequal", "out_of_memory")
+_ENDED = (*_FATAL, "failed", "stalled")
+
+
+class JobFailed(TrialFailed):
+    """A rank ended before its time, or the ranks did not do one job's work."""
+
+
+@dataclass
+class _Local:
+    """What the ranks of this host have said: their events so far, in the order in which they came."""
+
+    folder: Path
+    numbers: range
+    listen: Listener
+    launcher: int = 0
+    files: dict[int, IO[str]] = field(default_factory=dict)
+    rest: dict[int, str] = field(default_factory=dict)
+    pids: dict[int, int] = field(default_factory=dict)
+    joined: set[int] = field(default_factory=set)
+    ended: list[dict[str, Any]] = field(default_factory=list)
+    done: set[int] = field(default_factory=set)
+    result: dict[str, Any] | None = None
+
+    def look(self) -> None:
+        for number in self.numbers:
+            for event in self._new(number):
+                self._see(number, event)
+
+    def _new(self, number: int) -> Iterator[dict[str, Any]]:
+        path = self.folder / f"events-{number}.jsonl"
+        if number not in self.files:
+            if not path.exists():
+                return
+            self.files[number], self.rest[number] = path.open(), ""
+        *lines, self.rest[number] = (self.rest[number] + self.files[number].read()).split("\n")
+        yield from (json.loads(line) for line in lines)
+
+    def _see(self, number: int, event: dict[str, Any]) -> None:
+        event["rank"] = number
+        kind = event["event"]
+        if kind == "start":  # also the first word of a rank that was started again
+            self.pids[number] = event["pid"]
+        elif kind == "joined":
+            self.joined.add(number)
+        elif kind == "end":
+            self.done.add(number)
+        elif kind in _ENDED:
+            self.ended.append(event)
+        elif kind == "result":
+            self.result = event
+        if number == 0:
+            event["pids"] = [self.launcher, *self.pids.values()]
+            self.listen(event)
+
+    def close(self) -> None:
+        for file in self.files.values():
+            file.close()
+
+
+def run_job(
+    spec: dict[str, Any],
+    hostfile: str,
+    max_restarts: int,
+    folder: Path,
+    listen: Listener = lambda event: None,
+    module: str = MODULE,
+) -> dict[str, Any] | None:
+    """Runs a job to its end and returns what rank 0 found; on a host other than the first one, where
+    torchrun is started by hand, None. module: what every rank runs.
+
+    Raises InputError when the ranks refuse the work or do not all come, OutOfMemory and JobFailed when
+    one ended before its time. Until then START_SECONDS and END_SECONDS pass at most, or as long as a
+    silent rank is waited for (`timeout_seconds` of the specification).
+    """
+    hosts = Hosts.read(hostfile) if hostfile else None
+    own = hosts.own() if hosts else 0
+    if hosts and spec["framework"] == "mlx" and own:
+        raise InputError(
+            f"this is {hosts.hosts[own].name}: mlx.launch starts the ranks of every host from the "
+            f"first one; run the command on {hosts.hosts[0].name}"
+        )
+    counts = [host.ranks for host in hosts.hosts] if hosts else [spec["ranks"]]
+    names = [host.name for host in hosts.hosts] if hosts else [""]
+    spec = spec | {"hosts": list(zip(names, counts, strict=True)), "folder": str(folder)}
+    (folder / "spec.json").write_text(json.dumps(spec, indent=1))
+    start = sum(counts[:own])
+    local = _Local(folder, range(start, start + counts[own]), listen)
+    command = _command(spec, hosts, own, max_restarts, folder, module)
+    values = environment(spec["threads"], spec.get("packages"))
+    with (folder / "worker.log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=values | (hosts.environment(own) if hosts else {}),
+            stdin=subprocess.PIPE,  # stays open and says nothing: mlx.launch reads it
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C is the supervisor's to handle
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+        local.launcher = process.pid
+        try:
+            _follow(process, local, spec, hosts, own, max_restarts)
+        finally:
+            _sweep(process, local)
+            local.look()
+            local.close()
+    return _outcome(local, process, spec, folder)
+
+
+def _end_with_parent() -> None:
+    """Of the launcher: it ends with the supervisor, even one that is killed; so do its ranks with it."""
+    _LIBC.prctl(1, signal.SIGKILL)
+
+
+_LIBC = ctypes.CDLL(None)  # loaded now: between fork and exec nothing may be
+
+
+def _command(
+    spec: dict[str, Any],
+    hosts: Hosts | None,
+    own: int,
+    max_restarts: int,
+    folder: Path,
+    module: str,
+) -> list[str]:
+    python, text = spec["python"], json.dumps(spec)
+    if spec["framework"] == "pytorch":
+        where = (
+            hosts.torchrun(own, max_restarts, int(START_SECONDS))
+            if hosts
+            else [
+                "--standalone",
+                f"--nproc-per-node={spec['ranks']}",
+                f"--max-restarts={max_restarts}",
+            ]
+        )
+        return [python, "-m", "torch.distributed.run", *where, "-m", module, text]
+    launcher = Path(python).with_name("mlx.launch")
+    # Its ports follow one another; two jobs of one machine must not meet.
+    port = hosts.port if hosts else 20_000 + 8 * secrets.randbelow(4_000)
+    where = ["--starting-port", str(port), "--nccl-port", str(port), "--cwd", str(ROOT)]
+    if hosts:
+        file = folder / "mlx-hosts.json"
+        file.write_text(json.dumps(hosts.mlx(own)))
+        where += ["--hostfile", str(file)]
+    else:
+        where += ["-n", str(spec["ranks"])]
+    if (
+        spec["backend"] != "auto" or spec["device"] == "cpu"
+    ):  # else it takes NCCL where there is CUDA
+        where += ["--backend", "ring" if spec["backend"] == "auto" else spec["backend"]]
+    if spec["backend"] == "mpi":  # which binds a rank to a core, and its threads with it
+        where += ["--mpi-arg", "--bind-to none"]
+    for name, value in thread_counts(spec["threads"]).items():  # ssh passes none on
+        where += ["--env", f"{name}={value}"]
+    return [str(launcher), *where, "--", python, "-m", module, text]
+
+
+def _follow(
+    process: subprocess.Popen[bytes],
+    local: _Local,
+    spec: dict[str, Any],
+    hosts: Hosts | None,
+    own: int,
+    max_restarts: int,
+) -> None:
+    """Returns when the launcher has ended, or has to be ended."""
+    begin, first, calmed = time.monotonic(), 0.0, False
+    while process.poll() is None:
+        time.sleep(POLL_SECONDS)
+        local.look()
+        now = time.monotonic()
+        if not calmed and len(local.joined) == len(local.numbers):
+            _calm(process)
+            calmed = True
+        if len(local.joined) < len(local.numbers) and now - begin > START_SECONDS + END_SECONDS / 2:
+            raise InputError(_absent(local, spec, hosts, own))
+        over = [e for e in local.ended if e["event"] in _FATAL or not max_restarts]
+        if over or (local.result and local.done >= set(local.numbers)):
+            first = first or now
+        if first and now - first > END_SECONDS / 2:
+            return
+
+
+def _calm(process: subprocess.Popen[bytes]) -> None:
+    """Lets the launcher wait: mlx.launch (0.32.4) asks its ranks for output without a pause, which
+    takes more than a whole core away from them. Each of its threads has a priority of its own."""
+    for thread in psutil.Process(process.pid).threads():
+        try:
+            psutil.Process(thread.id if sys.platform == "linux" else process.pid).nice(19)
+        except psutil.NoSuchProcess:  # a thread that has ended
+            continue
+
+
+def _sweep(process: subprocess.Popen[bytes], local: _Local) -> None:
+    """Ends what is left of a job on this host."""
+    if process.poll() is None:
+        end_with_children(process)
+    process.wait()
+    for (
+        pid
+    ) in local.pids.values():  # whose launcher was killed, and which is not its child any more
+        try:
+            rank = psutil.Process(pid)
+            if any(local.folder.name in word for word in rank.cmdline()):
+                rank.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _absent(local: _Local, spec: dict[str, Any], hosts: Hosts | None, own: int) -> str:
+    missing = [number for number in local.numbers if number not in local.joined]
+    text = f"not all {spec['ranks']} ranks joined within {START_SECONDS:.0f} s"
+    if hosts and (silent := hosts.unreachable(own, 3)):
+        return (
+            f"{text}: {' and '.join(silent)} does not answer; look at its network, then start again"
+        )
+    if hosts:
+        return (
+            f"{text}: every host answers, so the command is not running on all of them, or a firewall "
+            "stands between; run it on every host of the hostfile with the same options"
+        )
+    return (
+        f"{text} (rank {missing[0]} of this machine did not); its log is {local.folder}/worker.log"
+    )
+
+
+def _outcome(
+    local: _Local, process: subprocess.Popen[bytes], spec: dict[str, Any], folder: Path
+) -> dict[str, Any] | None:
+    log = folder / "worker.log"
+    dead = _first_death(log.read_text(errors="replace"), local)
+    for kind in _FATAL:
+        for event in local.ended:
+            if event["event"] == kind and not local.result:
+                if kind == "refused":
+                    raise InputError(event["message"])
+                if kind == "out_of_memory":
+                    raise OutOfMemory(f"{out_of_memory_of(spec)}: {event['message']}")
+                raise JobFailed(f"the ranks did not do one job's work: {event['message']}")
+    if local.result is not None:
+        return local.result
+    if local.numbers.start > 0 and process.returncode == 0:
+        return None
+    where = f"; its log is {log}"
+    if dead is not None:
+        number, code = dead
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        phase = (
+            f" in {local.ended[0]['phase']}" if local.ended and "phase" in local.ended[0] else ""
+        )
+        raise JobFailed(f"rank {number} of {spec['ranks']} ended with {how}{phase}{where}", code)
+    if local.ended:
+        event = local.ended[0]
+        raise JobFailed(f"rank {event['rank']} of {spec['ranks']}: {event['message']}{where}")
+    raise JobFailed(
+        f"the launcher ended with exit code {process.returncode}: {last_line(log)}{where}"
+    )
+
+
+def _first_death(log: str, local: _Local) -> tuple[int, int] | None:
+    """(rank, exit code) of the rank that ended without a word, from what the launchers print; those
+    that the launcher itself ended afterwards, and those that said why, are not it."""
+    found = re.findall(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", log)
+    deaths = [(local.numbers.start + int(rank), int(code)) for code, rank in found]
+    found = re.findall(r"Node with rank (\d+) exited with code (-?\d+)", log)
+    deaths += [(int(rank), int(code)) for rank, code in found]
+    said = {event["rank"] for event in local.ended}
+    silent = [d for d in deaths if d[0] not in said and d[1] not in (0, -signal.SIGTERM)]
+    return silent[0] if silent else None
