@@ -359,5 +359,6 @@ def sentence(mode: str, condition: Mapping[str, str], found: Mapping[str, float]
         f"{condition['epochs']} epochs in **{found['train/total_seconds']:.3f} s** "
         f"({found['train/items_per_second']:,.1f} items/s"
         + (f", {tokens:,.0f} tokens/s" if tokens else "")
-        + ")" + (f", {inference}" if inference else ".")
+        + ")"
+        + (f", {inference}" if inference else ".")
     )
