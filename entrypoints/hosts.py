@@ -27,8 +27,12 @@ from tracking import write
 
 PORT = 29500
 ABOUT = "see docs/DISTRIBUTED.md"
-# Nothing of a job listens on either: a connection to a port of MLX's ring would be taken for a rank.
+# ssh and discard. Never a port of the job: MLX's ring takes any connection for its neighbour. Two,
+# because a firewall may drop what it does not let in.
 PROBED = (22, 9)
+
+
+Device = str | tuple[str, ...] | None  # RDMA device of the cable to a host, of each cable, none
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,10 @@ class Host:
     """One machine of a job."""
 
     name: str
-    addresses: tuple[
-        str, ...
-    ]  # IPv4; MLX's ring makes a connection over each, torchrun takes the first
+    addresses: tuple[str, ...]  # IPv4: one a cable for MLX's ring; everyone else takes the first
     ranks: int
     ssh: str  # what ssh is given: a name, an address, user@name
-    rdma: tuple[str | tuple[str, ...] | None, ...] = ()  # per host: the devices of the cables to it
+    rdma: tuple[Device, ...] = ()  # for each host, how to reach it
 
 
 @dataclass(frozen=True)
@@ -138,30 +140,23 @@ class Hosts:
 
     def unreachable(self, own: int, seconds: float) -> list[str]:
         """Names of the other hosts of which an address does not answer within `seconds`."""
-        others = [
-            (host, a) for i, host in enumerate(self.hosts) if i != own for a in host.addresses
-        ]
-        with ThreadPoolExecutor(max_workers=max(1, len(others))) as pool:
-            answered = list(pool.map(lambda other: answers(other[1], seconds), others))
-        silent = [host.name for (host, _), yes in zip(others, answered, strict=True) if not yes]
-        return list(dict.fromkeys(silent))
+        others = [host for i, host in enumerate(self.hosts) if i != own]
+        tries = [(a, port) for host in others for a in host.addresses for port in PROBED]
+        with ThreadPoolExecutor(max_workers=max(1, len(tries))) as pool:
+            done = list(pool.map(lambda place: _answers(place, seconds), tries))
+        there = {address for (address, _), yes in zip(tries, done, strict=True) if yes}
+        return [host.name for host in others if not there.issuperset(host.addresses)]
 
 
-def answers(address: str, seconds: float) -> bool:
-    """Whether a machine answers at `address`: one that refuses a connection is there. Two ports are
-    tried at once, because a firewall may drop what it does not let in."""
-
-    def one(port: int) -> bool:
-        try:
-            socket.create_connection((address, port), timeout=seconds).close()
-        except ConnectionRefusedError:
-            return True
-        except OSError:  # no route, or nothing came back in time
-            return False
+def _answers(place: tuple[str, int], seconds: float) -> bool:
+    """Whether something comes back: a machine that refuses the connection is there."""
+    try:
+        socket.create_connection(place, timeout=seconds).close()
+    except ConnectionRefusedError:
         return True
-
-    with ThreadPoolExecutor(max_workers=len(PROBED)) as pool:
-        return any(list(pool.map(one, PROBED)))
+    except OSError:  # no route, or silence
+        return False
+    return True
 
 
 def _interfaces() -> dict[str, str]:
@@ -205,26 +200,25 @@ def _host(entry: Any, index: int, count: int) -> Host:
     return Host(name, addresses, ranks, ssh, _rdma(entry.get("rdma", []), index, count, ranks))
 
 
-def _rdma(
-    given: Any, index: int, count: int, ranks: int
-) -> tuple[str | tuple[str, ...] | None, ...]:
+def _rdma(given: Any, index: int, count: int, ranks: int) -> tuple[Device, ...]:
     where = f"host {index}: rdma"
     if given == []:
         return ()
     if not isinstance(given, list) or len(given) != count:
         raise InputError(
-            f"{where} is {given!r}; expected a list of {count}, a device per host and null for itself"
+            f"{where} is {given!r}; expected a list of {count}, a device per host, null for itself"
         )
     if given[index] is not None:
         raise InputError(f"{where} has {given[index]!r} for the host itself; expected null there")
     if ranks > 1:
         raise InputError(f"{where} goes with 1 rank per host, not {ranks}; set ranks to 1")
-    return tuple(
-        tuple(_word(d, where) for d in device)
-        if isinstance(device, list) and device
-        else device and _word(device, where)
-        for device in given
-    )
+    return tuple(_device(device, where) for device in given)
+
+
+def _device(given: Any, where: str) -> Device:
+    if isinstance(given, list) and given:
+        return tuple(_word(device, where) for device in given)
+    return None if given is None else _word(given, where)
 
 
 def _together(hosts: tuple[Host, ...]) -> None:
@@ -286,7 +280,7 @@ def lines(hosts: Hosts, own: int, hostfile: str, silent: list[str], seconds: flo
     """What each launcher is given, what to run where, and who answers."""
     here = hosts.hosts[own]
     job = f"--hostfile {hostfile}"
-    found = [f"{len(hosts.hosts)} hosts, {hosts.ranks} ranks; this machine is {here.name}", ""]
+    found = [f"hosts {len(hosts.hosts)}, ranks {hosts.ranks}; this machine is {here.name}", ""]
     for i, host in enumerate(hosts.hosts):
         state = "this machine" if i == own else "answers"
         if host.name in silent:

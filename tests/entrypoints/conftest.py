@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.entrypoints.namespaces import two_hosts  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
