@@ -3,8 +3,9 @@
 Each has its own interfaces, addresses, ports and routes, and shares files, Python and processors with
 the other. What is *not* tested this way: sshd and its keys, two copies of the project, two clocks.
 `ssh` is a stand-in that this module puts first on PATH: like the real one it needs the other host to
-answer over the network, runs the command on a terminal of its own (so both output streams are one), and
-hangs up when it is killed; unlike the real one it carries the output beside the cable, not through it.
+answer over the network, passes no environment on, runs the command on a terminal of its own (so both
+output streams are one), and hangs up when it is killed; unlike the real one it carries the output beside
+the cable, not through it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ except ConnectionRefusedError:
     pass  # no sshd, but the host is there
 except OSError as error:
     sys.exit(255)  # LogLevel=QUIET: ssh says nothing either
-words = ["ip", "netns", "exec", {places}[host], "bash", "-c", command]
+kept = [f"{n}={os.environ[n]}" for n in ("HOME", "USER", "LANG") if n in os.environ]
+kept += ["PATH=/usr/local/bin:/usr/bin:/bin"]
+words = ["ip", "netns", "exec", {places}[host], "env", "-i", *kept, "bash", "-c", command]
 if not terminal:
     os.execvp(words[0], words)
 signal.signal(signal.SIGTERM, lambda *_: os._exit(143))  # closes the terminal: the job is hung up
