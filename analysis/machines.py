@@ -102,7 +102,7 @@ def across(workload: str, found: Sequence[Session], asked: Asked) -> Across:
     for session in found:
         reason = session.refused or _unasked(session, asked)
         if reason:
-            left_out.append(f"study {session.study.name}: {reason}")
+            left_out.append(f"study {_label(session, found)}: {reason}")
         else:
             usable.append(session)
     if asked.studies and left_out:
@@ -121,7 +121,7 @@ def across(workload: str, found: Sequence[Session], asked: Asked) -> Across:
         other = next(s for s in others if _different(first, s, asked))
         raise InputError(
             "studies of different conditions are not pooled: "
-            + named(_different(first, other, asked), first.study.name, other.study.name)
+            + named(_different(first, other, asked), _label(first, found), _label(other, found))
             + "; name studies that ran under one condition"
         )
     groups = [_group(sessions, asked) for sessions in grouped.values()]
@@ -138,6 +138,13 @@ def across(workload: str, found: Sequence[Session], asked: Asked) -> Across:
         ),
         tuple(left_out),
     )
+
+
+def _label(session: Session, found: Sequence[Session]) -> str:
+    """The study's name, with the machine where others have the same name."""
+    name = session.study.name
+    several = sum(other.study.name == name for other in found) > 1
+    return f"{name} on {session.study.machine or session.machine}" if several else name
 
 
 def _words(asked: Asked) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from analysis import wording
@@ -13,11 +14,14 @@ from analysis.report import ratio_cell, resolution_cell
 _TITLE_KEYS = ("device", "dtype", "threads")
 
 
-def page(across: Across) -> Page:
-    """The report with its figures."""
+def page(across: Across, links: Mapping[str, str] | None = None) -> Page:
+    """The report with its figures. links: machine -> address of its own report."""
     sections = []
     for number, group in enumerate(across.groups, 1):
         sections += [_section(number, index, group, q) for index, q in enumerate(group.questions)]
+    if links:
+        shown = tuple((f"The report of {machine}", where) for machine, where in links.items())
+        sections.append(Section("Each machine by itself", links=shown))
     if across.left_out:
         sections.append(Section("Studies left out", points=across.left_out))
     sections.append(

@@ -99,8 +99,8 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
     machines = sorted({row.machine for by_pair in arms.values() for row in by_pair.values()})
     if len(machines) > 1:
         raise InputError(
-            f"study {study.name} mixes the machines {', '.join(machines)}; "
-            "give each machine a study name of its own"
+            f"study {study.name} mixes the machines {', '.join(machines)}: its run names none of them, "
+            "so their pairs cannot be told apart; start it anew on each"
         )
     left_out = []
     if len(rows) > len(finished):

@@ -13,6 +13,7 @@ import numpy as np
 from analysis import (
     comparison,
     figures,
+    machines_report,
     page,
     report,
     sweep,
@@ -23,10 +24,14 @@ from analysis import (
     workloads_report,
 )
 from analysis.findings import Drawing, Findings
-from analysis.sessions import SEED, session
+from analysis.machines import Asked, across
+from analysis.sessions import SEED, Session, session
 from entrypoints.folder import write_report
+from entrypoints.machines import write_comparison
 from entrypoints.options import Command
+from measurement.errors import InputError
 from tracking import read, write
+from tracking.read import Study
 
 
 class Analysis(NamedTuple):
@@ -42,37 +47,79 @@ def analyze(
     output: Path | None = None,
     every_metric: bool = False,
     run_id: str | None = None,
+    machine: str | None = None,
 ) -> Analysis:
     """Compare the arms of a study; write its report into a folder and attach it to the study's run.
 
     study_name: None = the newest; several with commas make one report, see `several`, attached to
-    the run `run_id`, if given. output: None = results/<study>. Writes comparisons.csv,
-    trials.csv, report.md, report.html, figures/*.png, and crossings.csv for a sweep. Raises
-    InputError when there is no such study, when its rows cannot be compared at all, or when the
-    folder cannot be written.
+    the run `run_id`, if given. machine: None = every one that ran the study; several are never
+    mixed, see `together`. output: None = results/<study>. Writes comparisons.csv, trials.csv,
+    report.md, report.html, figures/*.png, and crossings.csv for a sweep. Raises InputError when
+    there is no such study, when its rows cannot be compared at all, or when the folder cannot be
+    written.
     """
     names = [name.strip() for name in (study_name or "").split(",")]
     if len(names) > 1:
-        return several(names, output or Path("results/workloads"), run_id)
-    study = read.study(study_name)
-    rows = read.trials(study.name, finished=False)
+        return several(names, output or Path("results/workloads"), run_id, machine)
+    studies = read.machines_of(study_name, machine)
+    folder = output if output is not None else Path("results") / studies[0].name
+    if len(studies) > 1:
+        return together(studies, folder, run_id)
     # One seed for all studies: the permutation tests give the same p when repeated.
-    findings = comparison.analyse(study, rows, np.random.default_rng(SEED))
-    folder = output if output is not None else Path("results") / study.name
+    findings = comparison.analyse(
+        studies[0], read.trials_of(studies[0]), np.random.default_rng(SEED)
+    )
     return _write(findings, folder, every_metric)
 
 
-def several(names: Sequence[str], output: Path, run_id: str | None) -> Analysis:
+def together(studies: Sequence[Study], output: Path, run_id: str | None) -> Analysis:
+    """One study of several machines: each by itself, then over machines as `machines` has it.
+
+    Writes what `machines` writes into `output`, and the report of each machine into <machine>/...
+    beside it. A machine whose rows cannot be compared is named with the reason. Raises InputError
+    when none can be compared, or when the folder cannot be written.
+    """
+    sessions = _analysed(studies)
+    usable = [one for one in sessions if one.findings is not None]
+    if not usable:
+        raise InputError(
+            f"no machine's part of study '{studies[0].name}' can be compared: {sessions[0].refused}"
+        )
+    workload = str(studies[0].design["workload"])
+    role = studies[0].comparisons[0].role  # what the study was made for
+    found = across(workload, sorted(sessions, key=lambda s: -s.start_seconds), Asked(role=role))
+    links, verdicts = {}, []
+    for one in usable:
+        assert one.findings is not None
+        name = one.study.machine
+        _write(one.findings, output / name, every_metric=False)
+        links[name] = f"{name}/report.html"
+        verdicts.append(f"{name}: {one.findings.headline}")
+    page = write_comparison(found, output, run_id, links)
+    text = [f"study {studies[0].name} on {len(studies)} machines, each by itself", *verdicts, ""]
+    return Analysis(
+        output,
+        "\n".join((*verdicts, *page.verdict)),
+        "\n".join(text) + "\n" + machines_report.terminal(found),
+    )
+
+
+def _analysed(studies: Sequence[Study]) -> list[Session]:
+    with click.progressbar(studies, label="studies", file=sys.stderr) as bar:
+        return [session(study, read.trials_of(study)) for study in bar]
+
+
+def several(
+    names: Sequence[str], output: Path, run_id: str | None, machine: str | None = None
+) -> Analysis:
     """One report over several studies, with the report of each in a folder of its own beside it.
 
     Writes workloads.csv, report.md, report.html, figures/*.png and <study>/... into `output`, and
     attaches them to the run, if there is one. Raises InputError when a study does not exist, is
-    named twice, or the folder cannot be written; a study whose rows cannot be compared is a row
-    that says so.
+    named twice, ran on several machines of which `machine` names none, or the folder cannot be
+    written; a study whose rows cannot be compared is a row that says so.
     """
-    studies = [read.study(name) for name in names]
-    with click.progressbar(studies, label="studies", file=sys.stderr) as bar:
-        sessions = [session(study, read.trials(study.name, finished=False)) for study in bar]
+    sessions = _analysed([read.study(name, machine) for name in names])
     found = workloads.collect(sessions)
     links = {}
     for one in sessions:
@@ -150,13 +197,19 @@ def _swept(findings: Findings, swept: sweep.Sweep, every_metric: bool) -> _Writt
     help="Folder of the report; auto = results/STUDY, or results/workloads for several.",
 )
 @click.option(
+    "--machine",
+    default="all",
+    show_default=True,
+    help="A machine's fingerprint; all: each by itself, then what holds over them.",
+)
+@click.option(
     "--every_metric",
     type=bool,
     default=False,
     show_default=True,
     help="Print every metric of every pairing; the report always holds them.",
 )
-def main(study: str, output: str, every_metric: bool) -> None:
+def main(study: str, output: str, machine: str, every_metric: bool) -> None:
     """Say what differs between the arms of a study, by how much, and with what certainty."""
     run_id = write.adopt("analyze", f"analyze {study}")
     done = analyze(
@@ -164,6 +217,7 @@ def main(study: str, output: str, every_metric: bool) -> None:
         None if output == "auto" else Path(output),
         every_metric,
         run_id,
+        None if machine == "all" else machine,
     )
     click.echo(done.text)
     click.echo(f"Report: {done.folder / 'report.html'}")

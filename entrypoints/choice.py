@@ -137,7 +137,8 @@ def choose(workload: str, framework: str, values: Mapping[str, Any]) -> Decision
     here = {"workload": workload, "machine": machine.fingerprint()}
     every = read.trials(where=here)
     rows = [row for row in every if matches(row.cell)]
-    measured = choice.decide(rows, _sessions(rows), matches, mode, (name, place))
+    sessions = _sessions(rows, here["machine"])
+    measured = choice.decide(rows, sessions, matches, mode, (name, place))
     if others := len(every) - len(rows):
         notes = [
             f"{others} other runs of {workload} here are of other work, conditions or versions: left out",
@@ -146,15 +147,15 @@ def choose(workload: str, framework: str, values: Mapping[str, Any]) -> Decision
     return _decision(measured, rows, (name, place, why), {**values, "preset": preset}, notes)
 
 
-def _sessions(rows: list[read.Row]) -> list[Any]:
-    """The studies of some trials, analysed, newest first."""
+def _sessions(rows: list[read.Row], here: str) -> list[Any]:
+    """The studies of some trials, as they ran on the machine `here`, analysed, newest first."""
     wanted = {row.study for row in rows if row.study}
     if not wanted:
         return []
     return [
-        session(study, read.trials(study.name, finished=False))
+        session(study, read.trials_of(study))
         for study in read.studies()
-        if study.name in wanted
+        if study.name in wanted and study.machine in ("", here)
     ]
 
 

@@ -1,4 +1,5 @@
-"""`export_results`: our runs as CSV files in seed format, one a study's arm, or of single runs.
+"""`export_results`: our runs as CSV files in seed format, one a study's arm and machine, or of single
+runs.
 
 python -m entrypoints.export_results --study NAME --output FOLDER
 """
@@ -97,20 +98,34 @@ def main(study: str, run_id: str, output: str) -> None:
     if run_id != "none":
         rows = read.trials(run_ids=[text.strip() for text in run_id.split(",")])
         rows.sort(key=lambda row: row.start_seconds)
-        folder = Path("results") / "export"
+        folder, parts = Path("results") / "export", {"": rows}
     else:
-        found = read.study(None if study == "latest" else study)
-        rows, folder = read.trials(found.name), Path("results") / found.name / "csv"
-        if not rows:
-            raise InputError(f"study '{found.name}' has no finished trial; run it to its end first")
+        folder, parts = _parts(None if study == "latest" else study)
     kept = write.adopt("export", f"export {study if run_id == 'none' else 'of single trials'}")
     folder = folder if output == "auto" else Path(output)
-    paths = export(rows, folder)
+    paths = [path for part, rows in parts.items() for path in export(rows, folder / part)]
     if kept:
         write.attach(kept, folder, "csv")
     for path in paths:
-        click.echo(f"  {path.name}")
-    click.echo(f"{len(rows)} trial{'s' * (len(rows) != 1)} in {len(paths)} files: {folder}")
+        click.echo(f"  {path.relative_to(folder)}")
+    count = sum(map(len, parts.values()))
+    click.echo(f"{count} trial{'s' * (count != 1)} in {len(paths)} files: {folder}")
+
+
+def _parts(name: str | None) -> tuple[Path, dict[str, list[Row]]]:
+    """(the usual folder, folder in it -> finished trials): a study that ran on several machines has a
+    folder for each. Raises InputError where there is nothing to export."""
+    studies = read.machines_of(name)
+    several = len(studies) > 1
+    found = {
+        study.machine if several else "": rows
+        for study in studies
+        if (rows := read.trials_of(study, finished=True))
+    }
+    name = studies[0].name
+    if not found:
+        raise InputError(f"study '{name}' has no finished trial; run it to its end first")
+    return Path("results") / name / "csv", found
 
 
 if __name__ == "__main__":

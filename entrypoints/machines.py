@@ -4,12 +4,14 @@ alone, and compares machines within each condition."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from analysis import machines_report, page
 from analysis.machines import Across, Asked, across
+from analysis.page import Page
 from analysis.sessions import Session, session
 from entrypoints.folder import write_report
 from entrypoints.options import Command
@@ -36,11 +38,12 @@ def _name(item: tuple[Study, list[Row]] | None) -> str:
     return item[0].name if item else ""
 
 
-def compare(workload: str, asked: Asked, folder: Path, run_id: str | None) -> Across:
-    """Compare machines and write the report: machines.csv, pooled.csv, report.md, report.html and
-    figures into `folder`, attached to the run."""
-    found = across(workload, measured(workload, asked.studies), asked)
-    report = machines_report.page(found)
+def write_comparison(
+    found: Across, folder: Path, run_id: str | None, links: Mapping[str, str] | None = None
+) -> Page:
+    """The report over machines: machines.csv, pooled.csv, report.md, report.html and figures in
+    `folder`, attached to the run. links: machine -> address of its own report."""
+    report = machines_report.page(found, links or {})
     write_report(
         folder,
         run_id,
@@ -51,7 +54,7 @@ def compare(workload: str, asked: Asked, folder: Path, run_id: str | None) -> Ac
         },
         report.drawings,
     )
-    return found
+    return report
 
 
 @click.command(cls=Command, help=__doc__)
@@ -92,7 +95,8 @@ def main(
     )
     run_id = write.adopt("machines", f"machines {workload}")
     folder = Path(output) if output != "auto" else Path("results") / f"machines-{workload}"
-    found = compare(workload, asked, folder, run_id)
+    found = across(workload, measured(workload, asked.studies), asked)
+    write_comparison(found, folder, run_id)
     click.echo(machines_report.terminal(found))
     click.echo(f"Report: {folder / 'report.html'}")
 

@@ -53,6 +53,7 @@ def margin_of(text: str, study: read.Study) -> float:
 
 @click.command(cls=Command)
 @click.option("--study", default="latest", show_default=True, help="The pilot: a name, or latest.")
+@click.option("--machine", default="only", show_default=True, help="One, if it ran on several.")
 @click.option(
     "--pairing", default="headline", show_default=True, help="A role, or 'ARM over OTHER ARM'."
 )
@@ -65,6 +66,7 @@ def margin_of(text: str, study: read.Study) -> float:
 @click.option("--output", default="auto", show_default=True, help="auto = results/plan-STUDY")
 def main(
     study: str,
+    machine: str,
     pairing: str,
     metric: str,
     difference: float,
@@ -75,9 +77,9 @@ def main(
     output: str,
 ) -> None:
     """Say how many pairs the next study needs, from the pairs of a finished one."""
-    pilot = read.study(None if study == "latest" else study)
+    pilot = read.study(None if study == "latest" else study, None if machine == "only" else machine)
     rng = np.random.default_rng(seed)
-    rows = read.trials(pilot.name, finished=False)
+    rows = read.trials_of(pilot)
     chosen = choose(
         comparison.analyse(pilot, rows, rng), pairing, pilot.metric if metric == "auto" else metric
     )

@@ -1,5 +1,6 @@
 """`study` (also `main`): blocks of trials in random order, one process each, nested under one run,
-to a verdict. Starting the same study name again runs only what is missing.
+to a verdict. Starting the same study name again runs only what is missing. On another machine the
+same name is that machine's own part: `analyze` puts the parts together.
 
     python -m entrypoints.study --name first
 """
@@ -19,7 +20,7 @@ import click
 import frameworks
 import models
 from analysis import stopping
-from entrypoints import environment, prices
+from entrypoints import agreement, environment, prices
 from entrypoints.analyze import analyze
 from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
@@ -150,6 +151,7 @@ def fixed(
         "quality": str(getattr(models.load(options["workload"], "config"), "QUALITY", "none")),
         "checkpoint": Path(options["checkpoint"]).name,
         "preset": options["preset"],
+        "by_machine": agreement.left_open(options),
         "pairs": options["pairs"],
         "stopping": "anytime" if options.get("until_resolved") else "fixed",
         "epochs": options["epochs"],
@@ -158,6 +160,7 @@ def fixed(
         "target": options["target"],
         "price_per_hour": options["price_per_hour"],
         "gap_seconds": options["gap_seconds"],
+        "slowdown_percent": options.get("slowdown_percent", 0.0),
         "metric": names.PRIMARY[options["mode"]],
         "margin": options["margin"],
         "family": [names.PRIMARY[options["mode"]]],
@@ -205,35 +208,49 @@ def specifications(plan: dict[str, Any], sources: Sources) -> dict[str, TrialSpe
 
 
 def open_study(name: str, plan: dict[str, Any]) -> tuple[str, set[tuple[int, str]]]:
-    """(parent run, slots already finished). A study of that name goes on, if its design is the same;
-    runs it left open when it was cut off are closed as KILLED."""
-    try:
-        known = read.study(name)
-    except InputError:
-        tags = {"study": name, "design": json.dumps(plan), "machine": plan["machine"]}
-        run_id = write.begin("study", f"study {name}", tags)
-        shown = {
-            k: plan[k]
-            for k in ("workload", "preset", "pairs", "epochs", "dataset", "metric", "margin")
-        }
-        write.log_params(
-            run_id, {**{k: str(v) for k, v in shown.items()}, "arms": ", ".join(plan["arms"])}
-        )
-        return run_id, set()
-    if known.design != plan:
-        changed = [k for k in plan if known.design.get(k) != plan[k]]
+    """(parent run of this machine's part, its slots already finished). A study of that name goes on,
+    if its design is the same; runs it left open here when it was cut off are closed as KILLED. What
+    other machines run under the name is never touched, but must be the same study."""
+    known = [study for study in read.studies() if study.name == name]
+    own = next((study for study in known if study.machine in ("", plan["machine"])), None)
+    agreement.check(plan, [study for study in known if study is not own])
+    if own is None:
+        return _begin(name, plan), set()
+    if changed := agreement.changed(own.design, plan):
         raise InputError(
-            f"study '{name}' exists with another {changed[0]} ({known.design.get(changed[0])} against "
+            f"study '{name}' exists with another {changed[0]} ({own.design.get(changed[0])} against "
             f"{plan[changed[0]]}); use the same options to go on, or another name"
         )
-    write.adopt("study part", f"study {name}, resumed", {"study": name, "resumes": known.run_id})
+    write.adopt("study part", f"study {name}, resumed", {"study": name, "resumes": own.run_id})
     finished = set()
-    for row in read.trials(name, finished=False):
+    for row in read.trials_of(own):
         if row.status == "FINISHED" and row.pair is not None:
             finished.add((row.pair, row.arm))
         elif row.status == "RUNNING":
             write.finish(row.run_id, "KILLED")
-    return known.run_id, finished
+    return own.run_id, finished
+
+
+def _begin(name: str, plan: dict[str, Any]) -> str:
+    """The new parent run of this machine's part. Raises InputError, and takes the run back, when
+    another start of the name that was not there a moment ago does not agree with it."""
+    tags = {"study": name, "design": json.dumps(plan), "machine": plan["machine"]}
+    run_id = write.begin("study", f"study {name}", tags)
+    shown = {
+        k: plan[k] for k in ("workload", "preset", "pairs", "epochs", "dataset", "metric", "margin")
+    }
+    write.log_params(
+        run_id, {**{k: str(v) for k, v in shown.items()}, "arms": ", ".join(plan["arms"])}
+    )
+    # Each writes before it reads, so of two that start at once at least one sees the other.
+    known = [study for study in read.studies() if study.name == name and study.run_id != run_id]
+    try:
+        agreement.check(plan, known)
+    except InputError:
+        write.set_tags(run_id, {names.KIND: "study refused"})
+        write.finish(run_id, "FAILED")
+        raise
+    return run_id
 
 
 def run_slots(
@@ -260,7 +277,8 @@ def run_slots(
                 and slot.order == 0
                 and slot.pair >= stopping.FIRST_LOOK
             ):
-                look = stopping.look(read.study(name), read.trials(name))
+                own = read.study(name, plan["machine"])
+                look = stopping.look(own, read.trials_of(own, finished=True))
                 click.echo(look.sentence, err=True)
                 if look.resolved:
                     break
@@ -291,6 +309,7 @@ def _run_slot(
         "arm": slot.arm,
         "pair": str(slot.pair),
         "order": str(slot.order),
+        "machine": plan["machine"],
     }
     run_id = write.begin("trial", f"{slot.arm} block {slot.pair}", place, parent)
     try:
@@ -321,6 +340,7 @@ def complete(options: dict[str, Any]) -> tuple[dict[str, Any], Condition]:
         known = ", ".join(models.modes(workload))
         raise InputError(f"mode='{mode}': workload '{workload}' has: {known}")
     found = options | {
+        "by_machine": agreement.left_open(options),
         "mode": mode,
         "preset": preset_for(workload, options["preset"], base.device),
         "dataset": dataset_for(workload, options["dataset"]),
@@ -369,11 +389,13 @@ def conduct(name: str, plan: dict[str, Any], sources: Sources) -> bool:
     for line in failures:
         click.echo(f"failed: {line}", err=True)
     try:
-        analysis = analyze(name, None)
+        analysis = analyze(name, None, machine=plan["machine"])
     finally:
         write.finish(parent, "FAILED" if failures else "FINISHED")
     click.echo(analysis.text)
     click.echo(f"report: {analysis.folder / 'report.html'}, also an artifact of run {parent}")
+    if others := [s.machine for s in read.machines_of(name) if s.run_id != parent]:
+        click.echo(f"study {name} also runs on {', '.join(others)}: `analyze` puts them together")
     if failures:
         click.echo(f"{len(failures)} trials failed; repeat them with --name {name}", err=True)
     return not failures
@@ -444,7 +466,7 @@ def main(**options: Any) -> None:
     name = time.strftime("%Y%m%d-%H%M%S") if options["name"] == "auto" else options["name"]
     studies = {f"{workload}-{name}": workload for workload in workloads}
     finished = [conduct(study, plans[w], sources[w]) for study, w in studies.items()]
-    analysis = analyze(",".join(studies), None)
+    analysis = analyze(",".join(studies), None, machine=machine.fingerprint())
     click.echo(analysis.text)
     click.echo(f"report over all workloads: {analysis.folder / 'report.html'}")
     sys.exit(0 if all(finished) else 1)

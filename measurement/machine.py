@@ -16,6 +16,11 @@ from typing import Any
 import psutil
 
 BUSY_FRACTION = 0.10  # of all cores, by other processes
+IDENTITY = "MACHINE_IDENTITY"
+"""Variable that says which machine this is where the system's own files do not: in a container they
+are the container's, a new one every time or one for all."""
+
+_CGROUP = Path("/sys/fs/cgroup")  # of this process, as a container sees it
 
 
 def facts() -> dict[str, str]:
@@ -53,11 +58,23 @@ def cpu_name() -> str:
 
 
 def physical_cores() -> int:
-    """Cores this process may use, hyper-threads not counted."""
+    """Cores this process may use, hyper-threads not counted; a container's limit counts."""
     usable = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return min(psutil.cpu_count(logical=False) or usable, usable)
+    return min(psutil.cpu_count(logical=False) or usable, usable, core_quota() or usable)
+
+
+def core_quota() -> int | None:
+    """Cores' worth of time that a container's limit allows, at least 1; None without a limit."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            words = " ".join((_CGROUP / file).read_text() for file in files).split()
+        except OSError:  # no Linux, or the other version of control groups
+            continue
+        if len(words) == 2 and all(word.isdecimal() for word in words):
+            return max(1, int(words[0]) // int(words[1]))
+    return None
 
 
 def state(seconds: float = 0.3) -> dict[str, Any]:
@@ -158,6 +175,8 @@ def _rosetta() -> bool:
 
 
 def _identity() -> str:
+    if given := os.environ.get(IDENTITY, "").strip():
+        return given
     if platform.system() == "Darwin":
         text = _command("ioreg", "-rd1", "-c", "IOPlatformExpertDevice")
         match = re.search(r'"IOPlatformUUID" = "([^"]+)"', text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +41,7 @@ class Row:
     not_measured: dict[str, str]
     source: str
     facts: dict[str, str] = field(default_factory=dict)  # of the machine, as recorded
+    parent: str = ""  # the run of the study that started it
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Pairing:
 
 @dataclass(frozen=True)
 class Study:
-    """The design, as it was written before the first trial."""
+    """The design, as it was written before the first trial. A name and a machine make a study: the
+    same name on another machine is another study, whose trials are never mixed with these."""
 
     name: str
     run_id: str
@@ -66,6 +68,7 @@ class Study:
     arms: tuple[str, ...]
     comparisons: tuple[Pairing, ...]
     design: dict[str, Any] = field(default_factory=dict)  # everything, as recorded
+    machine: str = ""  # fingerprint; "" where the design names none
 
     @property
     def anytime(self) -> bool:
@@ -100,6 +103,22 @@ def trials(
     return [_row(run) for run in bulk.runs(tags, "FINISHED" if finished else None)]
 
 
+def trials_of(study: Study, finished: bool = False) -> list[Row]:
+    """Trials of a study on its own machine, oldest first; the same name elsewhere is left out."""
+    return belonging(study, trials(study.name, finished=finished))
+
+
+def belonging(study: Study, rows: Iterable[Row]) -> list[Row]:
+    """Those of the rows that are of this study and of its machine. A trial that was cut off may
+    carry no fingerprint: then the run that started it says where it belongs."""
+    return [
+        row
+        for row in rows
+        if row.study == study.name
+        and (study.machine in ("", row.machine) or (not row.machine and row.parent == study.run_id))
+    ]
+
+
 def samples(run_id: str) -> dict[str, np.ndarray]:
     """Every sample of one trial: series name -> float64 array (seconds, accuracies, losses)."""
     with tempfile.TemporaryDirectory() as folder, reachable():
@@ -121,25 +140,50 @@ def samples_of(run_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def studies() -> list[Study]:
-    """The designs of every study of the store, newest first; a resumed study is listed once."""
-    first: dict[str, Found] = {}
+    """The designs of every study of the store, newest first: one for each machine that it runs on;
+    a resumed study is listed once."""
+    first: dict[tuple[str, str], Study] = {}
     for run in bulk.runs({names.KIND: "study"}):  # a resumed study keeps its first design
-        first.setdefault(run.tags["study"], run)
-    return [_study(run) for run in reversed(first.values())]
+        found = _study(run)
+        first.setdefault((found.name, found.machine), found)
+    return list(reversed(first.values()))
 
 
-def study(name: str | None) -> Study:
-    """A study's design by name; None is the newest. Raises InputError listing those there are."""
+def machines_of(name: str | None, machine: str | None = None) -> list[Study]:
+    """A study on every machine that runs it, newest first; name None is the newest study. machine:
+    this one only. Raises InputError listing the studies, or the machines, that there are."""
     known = studies()
-    for found in known:
-        if name is None or found.name == name:
-            return found
-    listed = (
-        ", ".join(found.name for found in known[:10]) or "none yet; start one with 'mlflow run .'"
-    )
-    raise InputError(
-        f"no study named '{'latest' if name is None else name}' in this store; there are: {listed}"
-    )
+    if name is None and known:
+        name = known[0].name
+    found = [study for study in known if study.name == name]
+    if not found:
+        listed = ", ".join(dict.fromkeys(study.name for study in known[:10]))
+        raise InputError(
+            f"no study named '{'latest' if name is None else name}' in this store; there are: "
+            + (listed or "none yet; start one with 'mlflow run .'")
+        )
+    here = [study for study in found if machine in (None, study.machine)]
+    if not here:
+        raise InputError(
+            f"study '{name}' has not run on the machine '{machine}'; there are: {_machines(found)}"
+        )
+    return here
+
+
+def study(name: str | None, machine: str | None = None) -> Study:
+    """A study's design by name, on one machine; name None is the newest. Raises InputError as
+    `machines_of` does, and where it ran on several machines and none is named."""
+    found = machines_of(name, machine)
+    if len(found) > 1:
+        raise InputError(
+            f"study '{found[0].name}' ran on {len(found)} machines, which are not mixed; name one of "
+            f"them as machine: {_machines(found)}"
+        )
+    return found[0]
+
+
+def _machines(found: Sequence[Study]) -> str:
+    return ", ".join(study.machine or "a machine without a fingerprint" for study in found)
 
 
 def _study(run: Found) -> Study:
@@ -155,6 +199,7 @@ def _study(run: Found) -> Study:
         arms=tuple(design["arms"]),
         comparisons=tuple(Pairing(**pairing) for pairing in design["comparisons"]),
         design=design,
+        machine=str(design.get("machine", "")),
     )
 
 
@@ -197,6 +242,7 @@ def _row(run: Found) -> Row:
         not_measured=_json(tags.get("not_measured")) or {},
         source=tags.get("source", "measured"),
         facts={key: value for key, value in tags.items() if key.startswith("machine_")},
+        parent=tags.get("mlflow.parentRunId", ""),
     )
 
 

@@ -62,7 +62,7 @@ def register_best(
     """
     higher = _direction(metric) == "higher"
     if study is not None:
-        study = read.study(study).name
+        study = read.machines_of(study)[0].name  # on whatever machine it ran
     rows = read.trials(study, [run_id] if run_id else None, finished=False)
     if run_id is None:
         rows = [row for row in rows if row.cell.get("workload") == workload]

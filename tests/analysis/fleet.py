@@ -48,6 +48,7 @@ def measured(
                 *((Pairing(AGAIN, TORCH, "resolution"),) if AGAIN in arms else ()),
             ),
             "design": {"workload": "mnist"},
+            "machine": machine,
             **changes,
         }
     )

@@ -34,6 +34,8 @@ def store(
             "arms": list(study.arms),
             "comparisons": [asdict(pairing) for pairing in study.comparisons],
         }
+        if study.machine:
+            design["machine"] = study.machine
         start = int(1000 * min(row.start_seconds for row in rows))
         tags = {names.KIND: "study", "study": study.name, "design": json.dumps(design)}
         client.create_run("0", start_time=start, tags=tags, run_name=study.name)

@@ -17,13 +17,13 @@ def store(monkeypatch):
     """A tracking server that holds one study; what was attached is kept."""
     attached = []
 
-    def find(name):
+    def find(name, machine):
         if name not in (None, "mnist-cpu"):
             raise InputError(f"no study named '{name}' in this store; there are: mnist-cpu")
-        return study()
+        return [study()]
 
-    monkeypatch.setattr(command.read, "study", find)
-    monkeypatch.setattr(command.read, "trials", lambda name, finished: rows())
+    monkeypatch.setattr(command.read, "machines_of", find)
+    monkeypatch.setattr(command.read, "trials_of", lambda study: rows())
     monkeypatch.setattr(
         command.read, "samples", lambda run_id: samples({r.run_id: r for r in rows()}[run_id])
     )

@@ -225,7 +225,8 @@ def test_a_study_that_is_refused_as_a_whole_is_named():
     rows[3] = replace(rows[3], machine="m8")
     found = run([*fleet([0.8] * 3), (study, rows)])
     assert found.left_out == (
-        "study mixed: study mixed mixes the machines m8, m9; give each machine a study name of its own",
+        "study mixed: study mixed mixes the machines m8, m9: its run names none of them, so their "
+        "pairs cannot be told apart; start it anew on each",
     )
     with pytest.raises(InputError, match="mixes the machines"):
         run([*fleet([0.8]), (study, rows)], studies=("s0", "mixed"))

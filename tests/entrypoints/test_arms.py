@@ -105,8 +105,8 @@ def test_a_study_that_looks_stops_when_it_is_decided(
     ran: list[str] = []
     plan = study.design({**OPTIONS, "pairs": 12, "until_resolved": True}, BASE)
     monkeypatch.setattr(study, "_run_slot", lambda slot, *_: ran.append(slot.arm))
-    monkeypatch.setattr(read, "study", lambda name: None)
-    monkeypatch.setattr(read, "trials", lambda name: len(ran) // 3)
+    monkeypatch.setattr(read, "study", lambda name, machine: None)
+    monkeypatch.setattr(read, "trials_of", lambda study, finished: len(ran) // 3)
     looks: list[int] = []
 
     def look(_: object, blocks: int) -> Look:

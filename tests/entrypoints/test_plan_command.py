@@ -25,13 +25,13 @@ Run = Callable[..., tuple[int, str, str]]
 def pilot(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store whose newest study has eight pairs."""
 
-    def find(name: str | None) -> read.Study:
+    def find(name: str | None, machine: str | None) -> read.Study:
         if name not in (None, "mnist-cpu"):
             raise InputError(f"no study named '{name}' in this store; there are: mnist-cpu")
         return study(pairs=8)
 
     monkeypatch.setattr(command.read, "study", find)
-    monkeypatch.setattr(command.read, "trials", lambda name, finished: rows(pairs=8))
+    monkeypatch.setattr(command.read, "trials_of", lambda study: rows(pairs=8))
     monkeypatch.setattr(planning, "STUDIES", 50)
     return store
 

@@ -107,6 +107,37 @@ def test_another_identity_is_another_fingerprint(monkeypatch):
     assert len(names) == 3
 
 
+def test_a_container_is_told_which_machine_it_is_on(monkeypatch):
+    plain = machine.fingerprint()
+    found = {}
+    for node in ("cluster/node-1", "cluster/node-2", " "):
+        monkeypatch.setenv(machine.IDENTITY, node)
+        found[node] = machine.fingerprint()
+    assert len(set(found.values())) == 3 and found[" "] == plain
+    assert "node" not in found["cluster/node-1"]
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "400000 100000\n"}, 4),
+        ({"cpu.max": "150000 100000\n"}, 1),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_limit_of_cores_counts(monkeypatch, tmp_path, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    assert machine.core_quota() == cores
+    assert machine.physical_cores() <= (cores or machine.physical_cores())
+
+
 def test_facts_are_strings_without_a_persons_or_hosts_name():
     facts = machine.facts()
     assert all(isinstance(value, str) and value for value in facts.values())
