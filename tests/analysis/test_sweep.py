@@ -154,8 +154,8 @@ def test_a_figure_a_metric_in_both_themes(swept, drawings):
 
 def test_analyze_writes_the_sweep(monkeypatch, tmp_path):
     plan, attached = sweep_study(pairs=6, values=(64, 128)), []
-    monkeypatch.setattr(command.read, "study", lambda name: plan)
-    monkeypatch.setattr(command.read, "trials", lambda name, finished: sweep_rows(plan))
+    monkeypatch.setattr(command.read, "machines_of", lambda name, machine: [plan])
+    monkeypatch.setattr(command.read, "trials_of", lambda study: sweep_rows(plan))
     monkeypatch.setattr(command.write, "attach", lambda *given: attached.append(given))
     done = command.analyze(None, tmp_path)
     assert "passes 1 at batch_size" in done.verdict

@@ -87,7 +87,7 @@ def test_plan_refuses_in_one_line(
 def test_plan_refuses_a_pilot_of_five_pairs(
     pilot: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command.read, "trials", lambda name, finished: rows(pairs=5))
+    monkeypatch.setattr(command.read, "trials_of", lambda study: rows(pairs=5))
     code, _, err = run("plan")
     assert code == 2 and "the pilot has 5 pairs" in err
 
