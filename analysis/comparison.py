@@ -17,7 +17,7 @@ from analysis.statistics import Ratio
 from analysis.statistics.diagnostics import autocorrelation, order_effect, resolution
 from analysis.table import Table, build, records
 from measurement.errors import InputError
-from tracking.names import CODE, DETAILS, METRICS
+from tracking.names import CODE, COMMUNICATION, DETAILS, METRICS
 
 if TYPE_CHECKING:
     from tracking.read import Pairing, Row, Study
@@ -81,6 +81,7 @@ SHOWN = (
     "eval/quality_before",
     *DETAILS,
     "switch/parts_ratio",
+    *COMMUNICATION,
     "train/loss",
     "hardware/cpu_percent_mean",
     "hardware/gpu_percent_mean",

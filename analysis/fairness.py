@@ -18,8 +18,9 @@ Pairs = Sequence[tuple[int, "Row", "Row"]]
 
 # The question itself, and what a framework must be free to choose to be as fast as it can.
 QUESTION = frozenset({"framework", "version_framework"})
-ONE_FRAMEWORK = frozenset({"resolution", "wheel", "version", "injected"})
+ONE_FRAMEWORK = frozenset({"resolution", "wheel", "version", "injected", "scaling"})
 FRAMEWORKS_OWN = frozenset({"compile", "compile_inference", "backend"})
+RESOURCES = frozenset({"ranks", "hosts", "backend"})  # what a larger job has more of
 OWN_BLAS = "own"  # of a framework that multiplies with code of its own, and takes no other
 
 
@@ -38,7 +39,8 @@ def refusal(role: str, pairs: Pairs) -> str | None:
     """Why these arms get no ratio, in one sentence that names the first difference; else None.
 
     role: of the pairing. "wheel" and "as shipped" ask about the BLAS and may differ in it only;
-    "version" asks about the framework's version, "injected" about a slowdown made on purpose.
+    "version" asks about the framework's version, "injected" about a slowdown made on purpose,
+    "scaling" about more ranks of one framework.
     A framework that takes no BLAS is compared with whatever the other one has.
     """
     for number, first, second in pairs:
@@ -55,6 +57,8 @@ def refusal(role: str, pairs: Pairs) -> str | None:
         allowed |= {key for key in first.cell.keys() | second.cell.keys() if key.startswith("blas")}
     if role == "injected":
         allowed.add("slowdown_percent")
+    if role == "scaling":
+        allowed |= RESOURCES
     wrong = [key for key in different_keys(first.cell, second.cell) if key not in allowed]
     if wrong:
         return "not like with like: " + "; ".join(
@@ -72,12 +76,8 @@ def refusal(role: str, pairs: Pairs) -> str | None:
                 f"version{'s' * (role == 'version')}; got {versions[0]} and {versions[1]}"
             )
     for arm in (0, 1):
-        rows = [(a, b)[arm] for _, a, b in pairs]
-        if 2 * sum("AUDIT" in row.flags for row in rows) > len(rows):
-            return (
-                f"most trials of {rows[0].arm} failed the completion audit (twice the work did not "
-                "take about twice the time), so its times are not trusted"
-            )
+        if said := untrusted([(a, b)[arm] for _, a, b in pairs]):
+            return said
     if role in QUESTIONS and role != "version":
         slow = sorted({row.arm for _, a, b in pairs for row in (a, b) if _reference_blas(row)})
         if slow:
@@ -86,6 +86,16 @@ def refusal(role: str, pairs: Pairs) -> str | None:
                 "the framework; choose blas=mkl or blas=openblas"
             )
     return None
+
+
+def untrusted(rows: Sequence[Row]) -> str | None:
+    """Why the times of an arm's trials are not to be believed; None when they are."""
+    if 2 * sum("AUDIT" in row.flags for row in rows) <= len(rows):
+        return None
+    return (
+        f"most trials of {rows[0].arm} failed the completion audit (twice the work did not "
+        "take about twice the time), so its times are not trusted"
+    )
 
 
 def _reference_blas(row: Row) -> bool:
@@ -107,7 +117,7 @@ def condition_flags(role: str, pairs: Pairs) -> tuple[Flag, ...]:
                 f"for {second.arm}"
                 + (
                     ", which is what this comparison asks."
-                    if role in ("wheel", "as shipped", "injected")
+                    if role in ("wheel", "as shipped", "injected", "scaling")
                     else "."
                 ),
             )

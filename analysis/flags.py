@@ -264,6 +264,21 @@ def unplanned(n: int, planned: int) -> Flag:
     )
 
 
+def oversubscribed(ranks: int, threads: int, cores: int) -> Flag:
+    """OVERSUBSCRIBED: the ranks of a job share cores.
+
+    >>> oversubscribed(4, 1, 2).sentence
+    '4 ranks of 1 thread share 2 cores, so an efficiency above 0.5 is not to be had here.'
+    """
+    return Flag(
+        "OVERSUBSCRIBED",
+        f"{ranks} ranks of {threads} thread{'s' * (threads != 1)} share {cores} "
+        f"core{'s' * (cores != 1)}, so an efficiency above {cores / (ranks * threads):.2g} is not to "
+        "be had here.",
+        "Give ranks or threads that fit the machine.",
+    )
+
+
 UNDECIDED = Flag(
     "UNDECIDED",
     "Neither a difference nor sameness within the margin is shown.",

@@ -13,6 +13,7 @@ import jinja2
 from analysis import code_size, wording
 from analysis.findings import ArmSummary, Comparison, Drawing, Findings, Target
 from analysis.flags import Flag
+from analysis.statistics import Ratio
 from analysis.units import quantity
 from tracking.names import DETAILS, METRICS, QUALITIES
 
@@ -296,12 +297,17 @@ def markdown(findings: Findings) -> str:
 
 def ratio_cell(c: Comparison) -> str:
     """'0.794 [0.775, 0.847]'."""
-    if c.ratio is None:
+    return limits_cell(c.ratio)
+
+
+def limits_cell(ratio: Ratio | None) -> str:
+    """The same of a ratio alone."""
+    if ratio is None:
         return ""
-    if c.ratio.low is None or c.ratio.high is None:
-        return f"{wording.number(c.ratio.estimate)} (no interval)"
-    low, high = wording.number(c.ratio.low), wording.number(c.ratio.high)
-    return f"{wording.number(c.ratio.estimate)} [{low}, {high}]"
+    if ratio.low is None or ratio.high is None:
+        return f"{wording.number(ratio.estimate)} (no interval)"
+    low, high = wording.number(ratio.low), wording.number(ratio.high)
+    return f"{wording.number(ratio.estimate)} [{low}, {high}]"
 
 
 def resolution_cell(c: Comparison) -> str:
@@ -316,6 +322,20 @@ def outcome_word(c: Comparison) -> str:
     return {"none": "no verdict", "same": f"same within {wording.percent(c.margin)}"}.get(
         c.outcome, c.outcome
     )
+
+
+def conditions(findings: Findings) -> tuple[str, ...]:
+    """In what the arms differ, and what is equal in all of them."""
+    arms = findings.arms
+    keys = sorted({key for arm in arms for key in arm.condition})
+    equal, differing = [], []
+    for key in keys:
+        values = list(dict.fromkeys(arm.condition.get(key, "") for arm in arms))
+        if len(values) == 1:
+            equal.append(f"{key} {values[0]}")
+        else:
+            differing.append(f"{key} ({', '.join(value or 'none' for value in values)})")
+    return (f"Differing: {'; '.join(differing)}.", f"Equal in all arms: {', '.join(equal)}.")
 
 
 def _value(arm: ArmSummary, name: str) -> str:

@@ -8,7 +8,7 @@ from analysis import wording
 from analysis.findings import Comparison, Drawing, Findings
 from analysis.flags import Flag
 from analysis.page import Grid, Page, Section
-from analysis.report import outcome_word, ratio_cell, resolution_cell, target_line
+from analysis.report import conditions, outcome_word, ratio_cell, resolution_cell, target_line
 from analysis.sweep import Curve, Sweep, medians, number
 from analysis.units import quantity
 
@@ -58,7 +58,7 @@ def page(findings: Findings, sweep: Sweep, drawings: Sequence[Drawing]) -> Page:
             Section(
                 title="Conditions and notes",
                 points=(
-                    *(_conditions(findings)),
+                    *conditions(findings),
                     *findings.notes,
                     *(s for c in sweep.curves if not c.points for s in c.sentences),
                 ),
@@ -182,19 +182,6 @@ def _same_arm(sweep: Sweep) -> Section:
         if divided
         else None,
     )
-
-
-def _conditions(findings: Findings) -> tuple[str, ...]:
-    arms = findings.arms
-    keys = sorted({key for arm in arms for key in arm.condition})
-    equal, differing = [], []
-    for key in keys:
-        values = list(dict.fromkeys(arm.condition.get(key, "") for arm in arms))
-        if len(values) == 1:
-            equal.append(f"{key} {values[0]}")
-        else:
-            differing.append(f"{key} ({', '.join(value or 'none' for value in values)})")
-    return (f"Differing: {'; '.join(differing)}.", f"Equal in all arms: {', '.join(equal)}.")
 
 
 def terminal(findings: Findings, sweep: Sweep, every_metric: bool = False) -> str:

@@ -15,6 +15,7 @@ ROLES = {  # in the order in which a report shows them
     "headline": "Like with like",
     "version": "One framework, two versions",
     "sweep": "Like with like, one parameter varied",
+    "scaling": "More ranks over one",
     "as shipped": "As the wheels ship",
     "wheel": "What the wheel costs",
     "resolution": "The machine against itself",

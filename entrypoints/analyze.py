@@ -16,6 +16,9 @@ from analysis import (
     machines_report,
     page,
     report,
+    scaling,
+    scaling_figures,
+    scaling_report,
     sweep,
     sweep_figures,
     sweep_report,
@@ -54,9 +57,9 @@ def analyze(
     study_name: None = the newest; several with commas make one report, see `several`, attached to
     the run `run_id`, if given. machine: None = every one that ran the study; several are never
     mixed, see `together`. output: None = results/<study>. Writes comparisons.csv, trials.csv,
-    report.md, report.html, figures/*.png, and crossings.csv for a sweep. Raises InputError when
-    there is no such study, when its rows cannot be compared at all, or when the folder cannot be
-    written.
+    report.md, report.html, figures/*.png, and crossings.csv for a sweep, scaling.csv and ranks.csv
+    for a study of numbers of ranks. Raises InputError when there is no such study, when its rows
+    cannot be compared at all, or when the folder cannot be written.
     """
     names = [name.strip() for name in (study_name or "").split(",")]
     if len(names) > 1:
@@ -66,10 +69,9 @@ def analyze(
     if len(studies) > 1:
         return together(studies, folder, run_id)
     # One seed for all studies: the permutation tests give the same p when repeated.
-    findings = comparison.analyse(
-        studies[0], read.trials_of(studies[0]), np.random.default_rng(SEED)
-    )
-    return _write(findings, folder, every_metric)
+    rows = read.trials_of(studies[0])
+    findings = comparison.analyse(studies[0], rows, np.random.default_rng(SEED))
+    return _write(findings, rows, folder, every_metric)
 
 
 def together(studies: Sequence[Study], output: Path, run_id: str | None) -> Analysis:
@@ -92,7 +94,7 @@ def together(studies: Sequence[Study], output: Path, run_id: str | None) -> Anal
     for one in usable:
         assert one.findings is not None
         name = one.study.machine
-        _write(one.findings, output / name, every_metric=False)
+        _write(one.findings, one.rows, output / name, every_metric=False)
         links[name] = f"{name}/report.html"
         verdicts.append(f"{name}: {one.findings.headline}")
     page = write_comparison(found, output, run_id, links)
@@ -124,7 +126,7 @@ def several(
     links = {}
     for one in sessions:
         if one.findings is not None:
-            _write(one.findings, output / one.study.name, every_metric=False)
+            _write(one.findings, one.rows, output / one.study.name, every_metric=False)
             links[one.study.name] = f"{one.study.name}/report.html"
     drawings = workloads_figures.draw(found)
     shown = workloads_report.page(found, drawings, links)
@@ -138,15 +140,26 @@ def several(
     return Analysis(output, "\n".join(shown.verdict), workloads_report.terminal(found))
 
 
-def _write(findings: Findings, folder: Path, every_metric: bool) -> Analysis:
+def _write(
+    findings: Findings, rows: Sequence[read.Row], folder: Path, every_metric: bool
+) -> Analysis:
     """The report of one study, in a folder and attached to the study's run."""
-    swept = sweep.trace(findings)
-    # All of it before the first file, so that a report is whole or absent.
-    written = _swept(findings, swept, every_metric) if swept else _compared(findings, every_metric)
     tables = {
         "comparisons.csv": report.comparison_records(findings),
         "trials.csv": list(findings.trials),
-    } | ({"crossings.csv": sweep.records(findings, swept)} if swept else {})
+    }
+    # All of it before the first file, so that a report is whole or absent.
+    if "scaling" in findings.study.design:
+        ranks = read.by_rank([trial["run_id"] for trial in findings.trials])
+        scaled = scaling.trace(findings, rows, ranks)
+        written = _scaled(findings, scaled)
+        tables["scaling.csv"] = scaling.records(findings, scaled.whole)
+        tables["ranks.csv"] = scaling.share_records(findings, scaled.parts)
+    elif swept := sweep.trace(findings):
+        written = _swept(findings, swept, every_metric)
+        tables["crossings.csv"] = sweep.records(findings, swept)
+    else:
+        written = _compared(findings, every_metric)
     write_report(folder, findings.study.run_id, written.files, tables, written.drawings)
     return Analysis(folder, written.verdict, written.text)
 
@@ -180,6 +193,18 @@ def _swept(findings: Findings, swept: sweep.Sweep, every_metric: bool) -> _Writt
         drawings,
         "\n".join(shown.verdict),
         sweep_report.terminal(findings, swept, every_metric),
+    )
+
+
+def _scaled(findings: Findings, found: scaling.Scaling) -> _Written:
+    """The report of a study over numbers of ranks."""
+    drawings = scaling_figures.draw(found.whole)
+    shown = scaling_report.page(findings, found, drawings)
+    return _Written(
+        {"report.md": page.markdown(shown), "report.html": page.html(shown)},
+        drawings,
+        "\n".join(shown.verdict),
+        scaling_report.terminal(findings, found),
     )
 
 

@@ -27,28 +27,29 @@ _AS_IN_STUDY = (
 _KINDS = {int: "a whole number above 0", float: "a number above 0"}
 
 
-def parse_values(text: str, parameter: str, kind: type) -> list[Value]:
+def parse_values(text: str, parameter: str, kind: type, option: str = "values") -> list[Value]:
     """`16..128` -> [16, 32, 64, 128], each twice the last; `16,64,256` as it stands, ascending.
 
+    option: the option that they came from, as an error names it.
     Raises InputError: not a number of the parameter's kind or not above 0, one value only, a value
     twice, ends that no doubling joins.
     """
     shape = "expected two or more values, as in 16..1024 (doubling) or 16,64,256"
     ends = text.split("..")
     if len(ends) > 2:
-        raise InputError(f"values='{text}': {shape}")
+        raise InputError(f"{option}='{text}': {shape}")
     if len(ends) == 1:
         values = [_value(word, parameter, kind) for word in text.split(",")]
         if twice := [value for value in values if values.count(value) > 1]:
-            raise InputError(f"values='{text}': {twice[0]:g} is given twice; expected it once")
+            raise InputError(f"{option}='{text}': {twice[0]:g} is given twice; expected it once")
         if len(values) < 2:
-            raise InputError(f"values='{text}': {shape}")
+            raise InputError(f"{option}='{text}': {shape}")
         return sorted(values)
     low, high = (_value(word, parameter, kind) for word in ends)
     steps = round(math.log2(high / low))
     if steps < 1 or not math.isclose(low * 2**steps, high, rel_tol=1e-9):
         raise InputError(
-            f"values='{text}': doubling {low:g} never gives {high:g}; expected a range that doubles "
+            f"{option}='{text}': doubling {low:g} never gives {high:g}; expected a range that doubles "
             f"from end to end, as in {low:g}..{low * 2 ** max(steps, 1):g}, or a list with commas"
         )
     return [low * 2**step for step in range(steps + 1)]

@@ -99,6 +99,15 @@ _METRICS = (
     Metric("memory/batch_peak_bytes", "B", "lower", "peak memory by batch size"),
     Metric("energy/joules", "J", "lower", "energy of the timed work"),
     Metric("energy/watts_mean", "W", "lower", "mean power during the timed work"),
+    Metric("rank/items_per_second", "items/s", "higher", "throughput of a rank's own part"),
+    Metric("rank/epoch_seconds_p50", "s", "lower", "epoch of a rank's own part, median"),
+    Metric("rank/process_peak_bytes", "B", "lower", "peak memory of a rank's process"),
+    Metric("rank/device_peak_bytes", "B", "lower", "peak memory of a rank's device allocator"),
+    Metric("rank/energy_joules", "J", "lower", "energy of a rank"),
+    Metric("communication/all_reduce_seconds_p50", "s", "lower", "all-reduce, median"),
+    Metric("communication/all_reduce_seconds_p90", "s", "lower", "all-reduce, p90"),
+    Metric("communication/bytes_per_step", "B", "lower", "gradient bytes of a step", exact=True),
+    Metric("communication/step_share", "", "lower", "all-reduce over step"),
     Metric("target/seconds", "s", "lower", "training time to the target"),
     Metric("target/epochs", "epochs", "lower", "epochs to the target", exact=True),
     Metric("cost/usd", "USD", "lower", "cost of the timed work"),
@@ -122,6 +131,9 @@ QUALITIES = ("eval/accuracy", "eval/perplexity")  # a target is one of them
 DETAILS = ("eval/top5_accuracy", "eval/calibration_error", "eval/resnorm_rmse")
 # Of these a run holds a history: by epoch.
 STEPPED = ("train/epoch_seconds", "train/epoch_items_per_second", "train/loss", *QUALITIES)
+# Histories by rank: a rank's own part of a job, never a value of the whole one.
+RANKED = tuple(name for name in METRICS if name.startswith("rank/"))
+COMMUNICATION = tuple(name for name in METRICS if name.startswith("communication/"))
 # What a study of each mode asks about, unless it says otherwise.
 PRIMARY: dict[str, str] = {
     "train": "train/total_seconds",

@@ -139,6 +139,20 @@ def samples_of(run_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
         return dict(zip(run_ids, pool.map(samples, run_ids), strict=True))
 
 
+def by_rank(run_ids: Sequence[str]) -> dict[str, dict[str, dict[int, float]]]:
+    """Run id -> metric of a rank -> rank -> value, of many trials; the step of these is the rank."""
+    found = bulk.histories(run_ids, names.RANKED)
+    return {
+        run_id: {
+            metric: dict(zip(steps.tolist(), values.tolist(), strict=True))
+            for metric in names.RANKED
+            for steps, values in (found.series(run_id, metric),)
+            if len(steps)
+        }
+        for run_id in found.run_ids
+    }
+
+
 def studies() -> list[Study]:
     """The designs of every study of the store, newest first: one for each machine that it runs on;
     a resumed study is listed once."""
@@ -238,7 +252,9 @@ def _row(run: Found) -> Row:
         parity=_json(tags.get("parity")),
         receipt=_json(tags.get("receipt")),
         flags=tuple(flag for flag in flags.split(",") if flag),
-        metrics={k: v for k, v in run.metrics.items() if not k.startswith("system/")},
+        metrics={  # a rank's part is no value of the run
+            k: v for k, v in run.metrics.items() if not k.startswith(("system/", "rank/"))
+        },
         not_measured=_json(tags.get("not_measured")) or {},
         source=tags.get("source", "measured"),
         facts={key: value for key, value in tags.items() if key.startswith("machine_")},
