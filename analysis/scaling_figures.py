@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.findings import Drawing
-from analysis.scaling import RATE, Gain, Whole
+from analysis.scaling import RATE, Gain, Whole, ranks_text
 from analysis.scaling_jobs import Job
 from analysis.style import MARKERS, Theme, drawing, plain_log
 from analysis.units import scale
@@ -127,10 +127,9 @@ def _throughput(axes: Axes, whole: Whole, kind: str, theme: Theme) -> None:
                 linestyle=":",
                 label=f"{framework}, ideal",
             )
-    axes.set_yscale("log", base=2)
-    low, high = axes.get_ylim()
-    plain_log(axes.yaxis, high / low)
-    axes.set_ylabel(f"whole job, {unit}")
+    axes.set_yscale("log")
+    plain_log(axes.yaxis, max(rates) / min(rates))
+    _label(axes, f"whole job, {unit}")
 
 
 def _efficiency(axes: Axes, whole: Whole, kind: str, theme: Theme) -> None:
@@ -148,7 +147,7 @@ def _efficiency(axes: Axes, whole: Whole, kind: str, theme: Theme) -> None:
             ratio = gain.efficiency
             assert ratio is not None
             axes.plot(
-                [place * 1.02] * len(gain.points),
+                [place * 1.04] * len(gain.points),
                 [point.ratio for point in gain.points],
                 "o",
                 color=colour,
@@ -169,7 +168,14 @@ def _efficiency(axes: Axes, whole: Whole, kind: str, theme: Theme) -> None:
         )
     top = max(1.0, *(p.ratio for gain in whole.gains for p in gain.points))
     axes.set_ylim(0, 1.08 * top)
-    axes.set_ylabel("efficiency (1 = as many times one process)")
+    _label(axes, "efficiency (1 = as many times one process)")
+
+
+def _label(axes: Axes, text: str) -> None:
+    """Of the axis that the panels share: once."""
+    place = axes.get_subplotspec()
+    if place is not None and place.is_first_col():
+        axes.set_ylabel(text)
 
 
 def _steps(jobs: Sequence[Job], theme: Theme) -> Figure:
@@ -199,15 +205,20 @@ def _steps(jobs: Sequence[Job], theme: Theme) -> Figure:
                 va="center",
                 fontsize=8.5,
             )
-    axes.set_yticks(range(len(shown)), [f"{job.arm} ({job.kind})" for job, _ in shown])
+    axes.set_yticks(range(len(shown)), [_bar(job) for job, _ in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(
-        f"median step, {unit}. The share is of a measurement of its own: in a step an all-reduce may "
-        "overlap with compute"
+        f"median step, {unit}. The all-reduce is timed by itself;\ninside a step it may overlap with "
+        "compute"
     )
     axes.margins(x=0.1)
     axes.grid(axis="x", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
+
+
+def _bar(job: Job) -> str:
+    """What a bar is of."""
+    return f"{job.framework}, {ranks_text(job.ranks)}\n({job.kind}, batch {job.batch_size})"

@@ -338,8 +338,10 @@ def _reasons(found: Sequence[Job] | Sequence[Share], metrics: Sequence[str]) -> 
                 arms = reasons.setdefault((metric, one.not_measured[metric]), [])
                 if one.arm not in arms:
                     arms.append(one.arm)
+    every = {one.arm for one in found}
     return tuple(
-        f"{METRICS[metric].label} not measured: {reason} ({', '.join(arms)})"
+        f"{METRICS[metric].label} not measured: {reason} "
+        f"({'every arm here' if set(arms) == every else ', '.join(arms)})"
         for (metric, reason), arms in reasons.items()
     )
 
