@@ -10,6 +10,7 @@ from analysis import flags
 from analysis.flags import Flag
 from analysis.wording import QUESTIONS
 from measurement.audit import parity_difference, receipt_difference
+from tracking.names import METRICS
 
 if TYPE_CHECKING:
     from tracking.read import Row
@@ -21,6 +22,7 @@ QUESTION = frozenset({"framework", "version_framework"})
 ONE_FRAMEWORK = frozenset({"resolution", "wheel", "version", "injected", "scaling"})
 FRAMEWORKS_OWN = frozenset({"compile", "compile_inference", "backend"})
 RESOURCES = frozenset({"ranks", "hosts", "backend"})  # what a larger job has more of
+_APART = 1.5  # two ranks' rates added up wrongly are off by 2
 OWN_BLAS = "own"  # of a framework that multiplies with code of its own, and takes no other
 
 
@@ -50,6 +52,9 @@ def refusal(role: str, pairs: Pairs) -> str | None:
         ):
             if difference:
                 return f"not equal work (pair {number}): {difference}"
+        for row in (first, second):
+            if said := ranks_disagree(row):
+                return said
     _, first, second = pairs[0]
     allowed = set(FRAMEWORKS_OWN)
     own = OWN_BLAS in (first.cell.get("blas"), second.cell.get("blas"))
@@ -85,6 +90,33 @@ def refusal(role: str, pairs: Pairs) -> str | None:
                 f"{' and '.join(slow)} ran on the reference BLAS, which measures the wheel and not "
                 "the framework; choose blas=mkl or blas=openblas"
             )
+    return None
+
+
+def ranks_disagree(row: Row) -> str | None:
+    """Why a job's ranks contradict the job; None where they do not, or recorded nothing.
+
+    A job whose rate is that of one rank's part, or a rank's that of the whole, is off by the number
+    of ranks.
+    """
+    count = row.cell.get("ranks", "1")
+    if not row.ranks or not count.isdecimal():
+        return None
+    for metric in ("rank/items_per_second", "rank/epoch_seconds_p50"):
+        found = row.ranks.get(metric, {})
+        if found and set(found) != set(range(int(count))):
+            seen = ", ".join(str(rank) for rank in sorted(found))
+            return (
+                f"the ranks of {row.arm} disagree (run {row.run_id}): {METRICS[metric].label} is "
+                f"recorded of rank {seen}, expected 0 to {int(count) - 1}"
+            )
+    total = sum(row.ranks.get("rank/items_per_second", {}).values())
+    whole = row.metrics.get("train/items_per_second")
+    if total and whole and not 1 / _APART < total / whole < _APART:
+        return (
+            f"the ranks of {row.arm} disagree with the job (run {row.run_id}): their parts add up to "
+            f"{total:.4g} items/s and the whole job says {whole:.4g}"
+        )
     return None
 
 

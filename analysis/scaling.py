@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from analysis import fairness, flags, statistics, wording
 from analysis.findings import Comparison, Findings, Point
 from analysis.flags import BLOCKING, Flag
-from analysis.scaling_jobs import Arm, Job, Ranks, Share, disagreement, job, shares
+from analysis.scaling_jobs import Arm, Job, Share, job, shares
 from analysis.statistics import Ratio
 from analysis.table import Table, build
 from measurement.audit import parity_difference, receipt_difference
@@ -83,17 +83,17 @@ class Scaling:
     sentences: tuple[str, ...]
 
 
-def trace(findings: Findings, rows: Iterable[Row], ranks: Ranks) -> Scaling:
+def trace(findings: Findings, rows: Iterable[Row]) -> Scaling:
     """What a study found whose design has "scaling": numbers of ranks.
 
-    rows: the study's own, as `analyse` had them; ranks: what its runs recorded by rank.
+    rows: the study's own, as `analyse` had them.
     """
     study = findings.study
     design = study.design["scaling"]
     table = build(study, rows)
     arms = [Arm(**arm) for arm in design["arms"]]
     number = {arm.name: arm.ranks for arm in arms}
-    wrong = {arm.name: _wrong(table, arm, ranks) for arm in arms}
+    wrong = {arm.name: _wrong(table, arm) for arm in arms}
     gains = [_gain(findings, table, arm, arms, wrong) for arm in arms if arm.kind != "single"]
     whole = Whole(
         ranks=tuple(design["ranks"]),
@@ -110,12 +110,10 @@ def trace(findings: Findings, rows: Iterable[Row], ranks: Ranks) -> Scaling:
         strong=tuple(gain for gain in gains if gain.kind == "strong"),
         weak=tuple(gain for gain in gains if gain.kind == "weak"),
         headlines=tuple(
-            (number[c.numerator], _checked(c, wrong))
-            for c in findings.comparisons
-            if c.role == "headline"
+            (number[c.numerator], c) for c in findings.comparisons if c.role == "headline"
         ),
         over_one=tuple(
-            (arm.framework, arm.ranks, _checked(c, wrong))
+            (arm.framework, arm.ranks, c)
             for arm in arms
             for c in findings.comparisons
             if c.role == "scaling" and c.numerator == arm.name
@@ -123,7 +121,7 @@ def trace(findings: Findings, rows: Iterable[Row], ranks: Ranks) -> Scaling:
         same_arm=tuple(c for c in findings.comparisons if c.role == "resolution"),
     )
     asked = [(n, c) for n, c in whole.headlines if c.metric == study.metric]
-    parts = {arm.name: shares(table, arm, ranks) for arm in arms if wrong[arm.name] is None}
+    parts = {arm.name: shares(table, arm) for arm in arms if wrong[arm.name] is None}
     return Scaling(
         whole=whole,
         parts=tuple(share for found in parts.values() for share in found),
@@ -139,34 +137,10 @@ def trace(findings: Findings, rows: Iterable[Row], ranks: Ranks) -> Scaling:
     )
 
 
-def _checked(c: Comparison, wrong: dict[str, str | None]) -> Comparison:
-    """A comparison, or its refusal where the jobs of an arm are not to be believed."""
-    reasons = [said for name in (c.numerator, c.denominator) if (said := wrong.get(name))]
-    if not reasons or c.ratio is None:
-        return c
-    return replace(
-        c, ratio=None, points=(), p=None, same=None, wins=None, outcome="none", flags=(),
-        refused=reasons[0], verdict=f"no ratio: {reasons[0]}",
-    )  # fmt: skip
-
-
-def _wrong(table: Table, arm: Arm, ranks: Ranks) -> str | None:
-    """Why no number of an arm is to be believed, in one sentence; None where nothing speaks against it."""
-    rows = list(table.arms.get(arm.name, {}).values())
-    if not rows:
-        return None
-    cell = rows[0].cell
-    if (ran := cell.get("ranks", "1")) != str(arm.ranks):
-        return f"{arm.name} was to have {ranks_text(arm.ranks)} and its trials ran on {ran}"
-    hosts = table.study.design["scaling"].get("hosts", 1)
-    ran_on = cell.get("hosts", "1")
-    if not ran_on.isdecimal() or not 1 <= int(ran_on) <= min(arm.ranks, hosts):
-        most = min(arm.ranks, hosts)
-        return (
-            f"hosts are mixed: {arm.name} ran on {ran_on}, where the study had {most} for "
-            f"{ranks_text(arm.ranks)}"
-        )
-    return disagreement(table, arm, ranks)
+def _wrong(table: Table, arm: Arm) -> str | None:
+    """Why no number of an arm is to be believed; None where nothing speaks against it."""
+    said = (fairness.ranks_disagree(row) for row in table.arms[arm.name].values())
+    return next(filter(None, said), None)
 
 
 def _gain(

@@ -16,7 +16,7 @@ import numpy as np
 
 from analysis.flags import MINIMUM_PAIRS
 from analysis.statistics.limits import of_quantile
-from tracking.names import COMMUNICATION, METRICS, RANKED
+from tracking.names import COMMUNICATION, RANKED
 
 if TYPE_CHECKING:
     from analysis.table import Table
@@ -38,10 +38,6 @@ WHOLE = (
 )
 """Metrics of a job that the report shows."""
 
-Ranks = Mapping[str, Mapping[str, Mapping[int, float]]]
-"""Run id -> metric of a rank -> rank -> value."""
-
-_APART = 1.5  # the rates of two ranks added up wrongly are off by 2
 _TAIL = 0.025
 
 
@@ -160,16 +156,16 @@ def job(table: Table, arm: Arm) -> Job | None:
     )
 
 
-def shares(table: Table, arm: Arm, ranks: Ranks) -> tuple[Share, ...]:
+def shares(table: Table, arm: Arm) -> tuple[Share, ...]:
     """The ranks of an arm; none for a single process, or where nothing was recorded by rank."""
     rows = list(table.arms[arm.name].values())
-    if arm.ranks < 2 or not any(ranks.get(row.run_id) for row in rows):
+    if arm.ranks < 2 or not any(row.ranks for row in rows):
         return ()
     found = []
     for rank in range(arm.ranks):
         values, reasons = {}, {}
         for metric in RANKED:
-            recorded = [ranks.get(row.run_id, {}).get(metric, {}) for row in rows]
+            recorded = [row.ranks.get(metric, {}) for row in rows]
             have = [by_rank[rank] for by_rank in recorded if rank in by_rank]
             if have:
                 values[metric] = Spread.of(have)
@@ -202,29 +198,3 @@ def _causes(metric: str) -> tuple[str, ...]:
         "rank/process_peak_bytes": "memory/process_peak_bytes",
     }
     return (metric, whole[metric]) if metric in whole else (metric,)
-
-
-def disagreement(table: Table, arm: Arm, ranks: Ranks) -> str | None:
-    """Why the ranks of an arm's jobs contradict the jobs; None where they do not, or nothing was
-    recorded by rank."""
-    for row in table.arms[arm.name].values():
-        by_metric = ranks.get(row.run_id, {})
-        for metric in ("rank/items_per_second", "rank/epoch_seconds_p50"):
-            by_rank = by_metric.get(metric, {})
-            if by_rank and arm.ranks > 1 and set(by_rank) != set(range(arm.ranks)):
-                seen = ", ".join(str(rank) for rank in sorted(by_rank))
-                return (
-                    f"the ranks of run {row.run_id} disagree with its arm: {METRICS[metric].label} is "
-                    f"recorded of rank {seen}, expected 0 to {arm.ranks - 1}"
-                )
-        rates = by_metric.get("rank/items_per_second", {})
-        whole = row.metrics.get("train/items_per_second")
-        if arm.ranks < 2 or not rates or not whole:
-            continue
-        total = sum(rates.values())
-        if not 1 / _APART < total / whole < _APART:
-            return (
-                f"the ranks of run {row.run_id} disagree with the job: their parts add up to "
-                f"{total:.4g} items/s and the whole job says {whole:.4g}"
-            )
-    return None

@@ -63,7 +63,7 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
     """The table of a study.
 
     Raises InputError: no finished trial; the same arm and pair twice; conditions mixed within an
-    arm (names the key); two machines; a metric that is NaN, infinite or negative; mixed units.
+    arm (names the key); a job on other ranks or hosts than its arm was to have; two machines; a metric that is NaN, infinite or negative; mixed units.
     """
     rows = list(rows)
     finished = [row for row in rows if row.status == "FINISHED"]
@@ -85,6 +85,9 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
         arms[row.arm][row.pair] = row
     for arm, by_pair in arms.items():
         _check_one_condition(study.name, arm, list(by_pair.values()))
+    for declared in study.design.get("scaling", {}).get("arms", ()):
+        for row in arms.get(declared["name"], {}).values():
+            _check_resources(study, row, declared["ranks"])
     if not any(arms.values()):
         if short:
             raise InputError(
@@ -225,6 +228,19 @@ def _check_one_condition(study: str, arm: str, rows: list[Row]) -> None:
                     f"{rows[0].run_id} and '{other}' in run {row.run_id}; "
                     "start a new study for the changed condition"
                 )
+
+
+def _check_resources(study: Study, row: Row, ranks: int) -> None:
+    """A speed-up is relative to what a job was given."""
+    most = {"ranks": ranks, "hosts": min(ranks, int(study.design["scaling"].get("hosts", 1)))}
+    least = {"ranks": ranks, "hosts": 1}
+    for key, upper in most.items():
+        ran = row.cell.get(key, "1")
+        if not ran.isdecimal() or not least[key] <= int(ran) <= upper:
+            raise InputError(
+                f"study {study.name}: arm '{row.arm}' was to have {upper} {key} and ran on {ran} (run "
+                f"{row.run_id}); start a new study for other {key}"
+            )
 
 
 def records(table: Table, metrics: Iterable[str]) -> list[dict[str, Any]]:

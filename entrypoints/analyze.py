@@ -150,8 +150,7 @@ def _write(
     }
     # All of it before the first file, so that a report is whole or absent.
     if "scaling" in findings.study.design:
-        ranks = read.by_rank([trial["run_id"] for trial in findings.trials])
-        scaled = scaling.trace(findings, rows, ranks)
+        scaled = scaling.trace(findings, rows)
         written = _scaled(findings, scaled)
         tables["scaling.csv"] = scaling.records(findings, scaled.whole)
         tables["ranks.csv"] = scaling.share_records(findings, scaled.parts)

@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Row:
     source: str
     facts: dict[str, str] = field(default_factory=dict)  # of the machine, as recorded
     parent: str = ""  # the run of the study that started it
+    # metric of a rank -> rank -> value, of a job: parts that are never values of the whole
+    ranks: dict[str, dict[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def trials(
     if run_ids is not None:
         return _named(run_ids)
     tags = {names.KIND: "trial", **({} if study is None else {"study": study}), **(where or {})}
-    return [_row(run) for run in bulk.runs(tags, "FINISHED" if finished else None)]
+    return _with_ranks([_row(run) for run in bulk.runs(tags, "FINISHED" if finished else None)])
 
 
 def trials_of(study: Study, finished: bool = False) -> list[Row]:
@@ -137,20 +139,6 @@ def samples_of(run_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     """
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(run_ids, pool.map(samples, run_ids), strict=True))
-
-
-def by_rank(run_ids: Sequence[str]) -> dict[str, dict[str, dict[int, float]]]:
-    """Run id -> metric of a rank -> rank -> value, of many trials; the step of these is the rank."""
-    found = bulk.histories(run_ids, names.RANKED)
-    return {
-        run_id: {
-            metric: dict(zip(steps.tolist(), values.tolist(), strict=True))
-            for metric in names.RANKED
-            for steps, values in (found.series(run_id, metric),)
-            if len(steps)
-        }
-        for run_id in found.run_ids
-    }
 
 
 def studies() -> list[Study]:
@@ -229,7 +217,28 @@ def _named(run_ids: Sequence[str]) -> list[Row]:
             raise InputError(
                 f"run '{run_id}' is no trial; expected one made by <workload>_<framework> or by study"
             )
-    return [_row(found[run_id]) for run_id in run_ids]
+    return _with_ranks([_row(found[run_id]) for run_id in run_ids])
+
+
+def _with_ranks(rows: list[Row]) -> list[Row]:
+    """The rows of jobs with what each of their ranks recorded: the step of these metrics is the rank."""
+    jobs = [row.run_id for row in rows if row.cell.get("ranks", "1") != "1"]
+    if not jobs:
+        return rows
+    found = bulk.histories(jobs, names.RANKED)
+
+    def recorded(run_id: str) -> dict[str, dict[int, float]]:
+        series = {metric: found.series(run_id, metric) for metric in names.RANKED}
+        return {
+            metric: dict(zip(steps.tolist(), values.tolist(), strict=True))
+            for metric, (steps, values) in series.items()
+            if len(steps)
+        }
+
+    return [
+        replace(row, ranks=recorded(row.run_id)) if row.run_id in found.run_ids else row
+        for row in rows
+    ]
 
 
 def _row(run: Found) -> Row:

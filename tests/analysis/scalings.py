@@ -24,7 +24,6 @@ SECONDS = {"mlx blas=mkl": 8.0, "pytorch blas=mkl": 10.0}  # of one process
 BACKENDS = {"mlx blas=mkl": "ring", "pytorch blas=mkl": "gloo"}
 SHARE = 0.12  # of a step, at two ranks; twice that at four
 AGAIN = "pytorch blas=mkl ranks=1 threads=1 (again)"
-Recorded = dict[str, dict[str, dict[int, float]]]
 
 
 def members(ranks: tuple[int, ...] = RANKS, stems: tuple[str, ...] = STEMS) -> list[Arm]:
@@ -123,22 +122,15 @@ def _row(arm: Arm, pair: int, order: int, factor: float) -> Row:
         metrics=metrics,
         not_measured=missing,
         facts={"machine_cores": "4"},
+        ranks=_recorded(arm.ranks, metrics) if arm.ranks > 1 else {},
     )
 
 
-def recorded(rows: list[Row]) -> Recorded:
-    """What the ranks of every job recorded; a single process recorded nothing."""
-    found: Recorded = {}
-    for one in rows:
-        n = int(one.cell["ranks"])
-        if n == 1:
-            continue
-        rate = one.metrics["train/items_per_second"]
-        found[one.run_id] = {
-            "rank/items_per_second": {rank: rate / n * (1 + 0.01 * rank) for rank in range(n)},
-            "rank/epoch_seconds_p50": dict.fromkeys(
-                range(n), one.metrics["train/total_seconds"] / 3
-            ),
-            "rank/process_peak_bytes": dict.fromkeys(range(n), 300000000.0 / n),
-        }
-    return found
+def _recorded(ranks: int, metrics: dict[str, float]) -> dict[str, dict[int, float]]:
+    """What every rank of a job recorded of its own part."""
+    rate = metrics["train/items_per_second"]
+    return {
+        "rank/items_per_second": {rank: rate / ranks * (1 + 0.01 * rank) for rank in range(ranks)},
+        "rank/epoch_seconds_p50": dict.fromkeys(range(ranks), metrics["train/total_seconds"] / 3),
+        "rank/process_peak_bytes": dict.fromkeys(range(ranks), 3e8 / ranks),
+    }

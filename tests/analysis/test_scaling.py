@@ -17,7 +17,6 @@ from scalings import (
     SHARE,
     STEMS,
     members,
-    recorded,
     scaling_rows,
     scaling_study,
 )
@@ -34,11 +33,11 @@ ONE, TWO, WEAK = members()[0].name, members()[1].name, members()[3].name
 TIMES = [label for name, label in ((n, METRICS[n].label) for n in METRICS) if "seconds" in name]
 
 
-def found(plan=None, rows=None, ranks=None):
+def found(plan=None, rows=None):
     plan = plan or scaling_study()
     rows = scaling_rows(plan) if rows is None else rows
     findings = analyse(plan, rows, np.random.default_rng(0))
-    return findings, scaling.trace(findings, rows, recorded(rows) if ranks is None else ranks)
+    return findings, scaling.trace(findings, rows)
 
 
 def gain(scaled, kind="strong", framework=MLX, ranks=2):
@@ -149,8 +148,6 @@ def test_one_framework_has_no_question_of_two():
 
 REFUSALS = [
     (TWO, {"cell": {"threads": "2"}}, "threads of a rank differ: 2 for"),
-    (TWO, {"cell": {"ranks": "4"}}, "was to have 2 ranks and its trials ran on 4"),
-    (TWO, {"cell": {"hosts": "2"}}, "hosts are mixed"),
     (TWO, {"cell": {"dtype": "float16"}}, "not like with like: dtype is 'float16'"),
     (TWO, {"cell": {"version_framework": "0.31"}}, "a pairing of the role 'scaling' is of one version"),
     (TWO, {"receipt": {"steps": 1}}, "the receipts differ in steps"),
@@ -158,8 +155,6 @@ REFUSALS = [
     (TWO, {"parity": None}, "evidence of equal work is missing"),
     (TWO, {"flags": ("AUDIT",)}, "failed the completion audit"),
     (WEAK, {"cell": {"threads": "2"}}, "threads of a rank differ"),
-    (WEAK, {"cell": {"ranks": "1"}}, "was to have 2 ranks and its trials ran on 1"),
-    (WEAK, {"cell": {"hosts": "2"}}, "hosts are mixed"),
     (WEAK, {"cell": {"batch_size": "300"}}, "the batch of a rank does not stay: 300 over 2 ranks"),
     (WEAK, {"cell": {"dtype": "float16"}}, "not like with like: dtype is 'float16'"),
     (WEAK, {"receipt": {"eval_items": 1}}, "the receipts differ in eval_items"),
@@ -192,6 +187,7 @@ def test_half_of_the_items_is_no_whole_data_set():
         replace(
             r,
             receipt={**r.receipt, "items": r.receipt["items"] // 2},
+            ranks={},
             metrics={
                 **r.metrics, "train/items_per_second": r.metrics["train/items_per_second"] / 2
             },
@@ -224,12 +220,28 @@ def test_without_an_arm_of_one_rank_there_is_nothing_to_be_relative_to():
     assert gain(failed, "weak").refused == f"no trial of {ONE} finished"
 
 
+@pytest.mark.parametrize(
+    ("cell", "sentence"),
+    [
+        ({"ranks": "4"}, "was to have 2 ranks and ran on 4"),
+        ({"ranks": "1"}, "was to have 2 ranks and ran on 1"),
+        ({"hosts": "2"}, "was to have 1 hosts and ran on 2"),
+    ],
+)
+@pytest.mark.parametrize("arm", [TWO, WEAK])
+def test_other_ranks_or_hosts_than_declared_refuse_the_study(arm, cell, sentence):
+    plan = scaling_study(6, (1, 2))
+    with pytest.raises(InputError, match=sentence):
+        found(plan, everywhere(scaling_rows(plan), arm, cell=cell))
+
+
 def test_two_machines_are_refused_as_everywhere():
     plan = scaling_study(6)
     with pytest.raises(InputError, match="mixes the machines"):
         found(plan, everywhere(scaling_rows(plan), TWO, machine="m2"))
 
 
+@pytest.mark.parametrize("arm", [TWO, WEAK])
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -239,25 +251,25 @@ def test_two_machines_are_refused_as_everywhere():
         ({0: 0.5, 1: 0.5, 2: 0.5}, "is recorded of rank 0, 1, 2, expected 0 to 1"),
     ],
 )
-def test_jobs_whose_ranks_disagree_give_no_number(wrong, sentence):
+def test_jobs_whose_ranks_disagree_give_no_number(arm, wrong, sentence):
     plan = scaling_study(6)
     rows = scaling_rows(plan)
-    ranks = recorded(rows)
-    bad = next(r for r in rows if r.arm == TWO)
+    bad = next(r for r in rows if r.arm == arm)
     rate = bad.metrics["train/items_per_second"]
-    ranks[bad.run_id]["rank/items_per_second"] = {k: v * rate for k, v in wrong.items()}
-    scaled = found(plan, rows, ranks)[1]
-    assert sentence in gain(scaled).refused and gain(scaled).efficiency is None
-    assert all(job.arm != TWO for job in scaled.whole.jobs)
-    assert all(share.arm != TWO for share in scaled.parts)
-    touched = [c for _, c in scaled.whole.headlines if c.numerator == TWO]
-    touched += [c for _, _, c in scaled.whole.over_one if c.numerator == TWO]
-    assert touched and all(c.ratio is None and c.p is None for c in touched)
+    parts = {**bad.ranks, "rank/items_per_second": {k: v * rate for k, v in wrong.items()}}
+    rows = [replace(r, ranks=parts) if r is bad else r for r in rows]
+    findings, scaled = found(plan, rows)
+    one = gain(scaled, "weak" if arm == WEAK else "strong")
+    assert sentence in one.refused and one.efficiency is None
+    assert all(job.arm != arm for job in scaled.whole.jobs)
+    assert all(share.arm != arm for share in scaled.parts)
+    assert all(c.ratio is None and c.p is None for c in findings.comparisons if c.numerator == arm)
     assert gain(scaled, ranks=4).refused is None
 
 
 def test_ranks_that_recorded_nothing_leave_the_job_and_say_so():
-    findings, scaled = found(ranks={})
+    rows = [replace(r, ranks={}) for r in scaling_rows(scaling_study())]
+    findings, scaled = found(rows=rows)
     assert scaled.parts == () and gain(scaled).refused is None
     assert f"{TWO}: nothing was recorded by rank" in scaled.without_parts
     assert "nothing was recorded by rank" in page.markdown(
@@ -391,7 +403,6 @@ def test_analyze_writes_the_report_and_two_kinds_of_table(monkeypatch, tmp_path)
     rows = scaling_rows(plan)
     monkeypatch.setattr(command.read, "study", lambda name: plan)
     monkeypatch.setattr(command.read, "trials", lambda name, finished: rows)
-    monkeypatch.setattr(command.read, "by_rank", lambda run_ids: recorded(rows))
     monkeypatch.setattr(command.write, "attach", lambda *given: attached.append(given))
     monkeypatch.setattr(command.scaling_figures, "draw", lambda whole: [])
     done = command.analyze(None, tmp_path)
