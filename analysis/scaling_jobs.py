@@ -16,6 +16,7 @@ import numpy as np
 
 from analysis.flags import MINIMUM_PAIRS
 from analysis.statistics.limits import of_quantile
+from measurement.job import SHARED
 from tracking.names import COMMUNICATION, RANKED
 
 if TYPE_CHECKING:
@@ -39,6 +40,13 @@ WHOLE = (
 """Metrics of a job that the report shows."""
 
 _TAIL = 0.025
+
+
+_WHOLE_OF = {
+    "rank/energy_joules": "energy/joules",
+    "rank/device_peak_bytes": "memory/device_peak_bytes",
+    "rank/process_peak_bytes": "memory/process_peak_bytes",
+}
 
 
 @dataclass(frozen=True)
@@ -170,11 +178,7 @@ def shares(table: Table, arm: Arm) -> tuple[Share, ...]:
             if have:
                 values[metric] = Spread.of(have)
             else:
-                reasons[metric] = next(
-                    (row.not_measured[name] for row in rows for name in _causes(metric)
-                     if name in row.not_measured),
-                    "no reason recorded",
-                )  # fmt: skip
+                reasons[metric] = SHARED if any(recorded) else _reason(table, arm, metric)
         found.append(
             Share(
                 framework=arm.framework,
@@ -190,11 +194,10 @@ def shares(table: Table, arm: Arm) -> tuple[Share, ...]:
     return tuple(found)
 
 
-def _causes(metric: str) -> tuple[str, ...]:
-    """Under which names a run says why a rank's value is missing: its own, or that of the job."""
-    whole = {
-        "rank/energy_joules": "energy/joules",
-        "rank/device_peak_bytes": "memory/device_peak_bytes",
-        "rank/process_peak_bytes": "memory/process_peak_bytes",
-    }
-    return (metric, whole[metric]) if metric in whole else (metric,)
+def _reason(table: Table, arm: Arm, metric: str) -> str:
+    """Why no rank has a value, in the trials' own words: of the rank, or of the job."""
+    for row in table.arms[arm.name].values():
+        for name in (metric, _WHOLE_OF.get(metric, "")):
+            if name in row.not_measured:
+                return row.not_measured[name]
+    return "no reason recorded"

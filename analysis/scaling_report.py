@@ -65,8 +65,8 @@ def page(findings: Findings, scaling: Scaling, drawings: Sequence[Drawing]) -> P
         subtitle=(
             f"{wording.subject(study.mode, str(study.design.get('workload', '')))} by "
             f"{' and '.join(whole.frameworks)}; global batch of one process {whole.batch_size}; "
-            f"{whole.threads} thread{'s' * (whole.threads != 1)} a rank; {whole.pairs} blocks of fresh "
-            f"jobs in random order; primary metric {study.metric}; margin "
+            f"{whole.threads} thread{'s' * (whole.threads != 1)} a rank; {whole.pairs} "
+            f"block{'s' * (whole.pairs != 1)} of fresh jobs in random order; primary metric {study.metric}; margin "
             f"{wording.percent(whole.margin)}. All fixed before the first trial."
         ),
         verdict=scaling.sentences,
@@ -414,7 +414,7 @@ def _lines(
     lines = []
     for job in whole.jobs:
         if job.kind in ("single", kind):
-            cells = ", ".join(cell for cell in _gain_cells(by_arm.get(job.arm)) if cell)
+            cells = ", ".join(dict.fromkeys(c for c in _gain_cells(by_arm.get(job.arm)) if c))
             lines.append(f"  {job.arm}: {words(job)}" + (f", {cells}" if cells else ""))
     shared = _shared([(gain.arm, gain.flags) for gain in gains])
     return [*lines, *(f"  ! {flag}" for flag in shared)]

@@ -237,8 +237,9 @@ def _check_resources(study: Study, row: Row, ranks: int) -> None:
     for key, upper in most.items():
         ran = row.cell.get(key, "1")
         if not ran.isdecimal() or not least[key] <= int(ran) <= upper:
+            noun = key if upper != 1 else key.removesuffix("s")
             raise InputError(
-                f"study {study.name}: arm '{row.arm}' was to have {upper} {key} and ran on {ran} (run "
+                f"study {study.name}: arm '{row.arm}' was to have {upper} {noun} and ran on {ran} (run "
                 f"{row.run_id}); start a new study for other {key}"
             )
 

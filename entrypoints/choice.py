@@ -125,6 +125,7 @@ def choose(workload: str, framework: str, values: Mapping[str, Any]) -> Decision
         "checkpoint": Path(values["checkpoint"]).name,
         "threads": str(threads_of(condition)),
         "slowdown_percent": "0",
+        "ranks": "1",
         **{size: str(value) for size, value in sizes.items()},
     }
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 import models
+from analysis.flags import MINIMUM_PAIRS
 from analysis.statistics import holm_pairs
 from entrypoints import study
 from entrypoints.options import Command, Or, whole
@@ -141,6 +142,8 @@ def design(options: dict[str, Any], base: Condition) -> dict[str, Any]:
     again = f"{reference} {AGAIN}"
     comparisons.append(_pairing(again, reference, "resolution"))
     plan = study.fixed(options, base, [*(m["name"] for m in members), again], comparisons)
+    # One host: a job on several needs its hostfile in every trial's specification (hostfile of
+    # TrialSpec), and `hosts` here is then the number of them, which the analysis holds jobs to.
     scaling = {
         "ranks": ranks, "threads": threads, "batch_size": batch, "hosts": 1, "arms": members
     }  # fmt: skip
@@ -182,8 +185,8 @@ def main(**options: Any) -> None:
     )
     if asked and plan["pairs"] < (needed := holm_pairs(asked)):
         click.echo(
-            f"{plan['pairs']} pairs: efficiencies need 6, a verdict on the frameworks at each of {asked} "
-            f"numbers of ranks needs {needed}",
+            f"pairs={plan['pairs']}: efficiencies need {MINIMUM_PAIRS}, a verdict on the frameworks at each "
+            f"of {asked} numbers of ranks needs {needed}",
             err=True,
         )
     sys.exit(0 if study.conduct(options["name"], plan, study.sources_of(options)) else 1)

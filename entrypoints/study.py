@@ -204,6 +204,9 @@ def specifications(plan: dict[str, Any], sources: Sources) -> dict[str, TrialSpe
             plan["mode"],
             sources.checkpoint,
         )
+    if any(spec.condition.ranks > 1 for spec in specs.values()):
+        # A job trains and no more; so does every other arm, that receipts agree.
+        specs = {arm: replace(spec, inference=False) for arm, spec in specs.items()}
     return specs
 
 

@@ -225,7 +225,7 @@ def test_without_an_arm_of_one_rank_there_is_nothing_to_be_relative_to():
     [
         ({"ranks": "4"}, "was to have 2 ranks and ran on 4"),
         ({"ranks": "1"}, "was to have 2 ranks and ran on 1"),
-        ({"hosts": "2"}, "was to have 1 hosts and ran on 2"),
+        ({"hosts": "2"}, "was to have 1 host and ran on 2"),
     ],
 )
 @pytest.mark.parametrize("arm", [TWO, WEAK])

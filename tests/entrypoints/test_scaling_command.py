@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from entrypoints import scaling, study
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from tests.entrypoints.conftest import invoke
+from tracking import read
 
 SMOKE = ("--preset", "smoke", "--dataset", "synthetic", "--device", "cpu")
 OPTIONS: dict[str, Any] = {
@@ -157,3 +159,32 @@ def test_a_mistake_is_one_line_and_exit_code_two(
     lines = [line for line in err.splitlines() if line.startswith("Error")]
     assert len(lines) == 1 and expected in lines[0], err
     assert "Traceback" not in err
+
+
+def test_no_arm_of_the_study_measures_inference_that_a_job_cannot(store: Path) -> None:
+    plan = scaling.design(OPTIONS | {"ranks": "1,2"}, Condition("pytorch", "cpu", threads=1))
+    specs = study.specifications(plan, study.Sources("auto", "synthetic"))
+    assert not any(spec.inference for spec in specs.values())
+    assert {spec.condition.threads for spec in specs.values()} == {1}
+    by_name = {one["name"]: one for one in plan["scaling"]["arms"]}
+    for name, one in by_name.items():
+        assert specs[name].condition.ranks == one["ranks"]
+        weak = one["ranks"] if one["kind"] == "weak" else 1
+        assert specs[name].sizes["batch_size"] == 256 * weak
+
+
+@pytest.mark.slow
+def test_a_small_one_from_end_to_end(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--ranks", "1,2", "--framework", "mlx", "--pairs", "1", "--gap_seconds", "0")
+    assert invoke("scaling", "--name", "small", *words, "--scaling", "strong", *SMOKE) == 0
+    assert "Verdict\nstrong scaling of mlx" in capsys.readouterr().out
+    rows = read.trials("small")
+    assert {row.cell["ranks"] for row in rows} == {"1", "2"}
+    job = next(row for row in rows if row.cell["ranks"] == "2")
+    assert set(job.ranks["rank/items_per_second"]) == {0, 1}
+    assert not any(name.startswith("rank/") for name in job.metrics)
+    assert job.receipt is not None and job.receipt["items"] == rows[0].receipt["items"]  # type: ignore[index]
+    folder = Path("results/small")
+    with (folder / "ranks.csv").open() as file:
+        assert [record["rank"] for record in csv.DictReader(file)] == ["0", "1"]
+    assert "Each rank's own part" in (folder / "report.md").read_text()
