@@ -63,8 +63,8 @@ def test_one_arm_ahead_everywhere(swept):
     curve = next(c for c in swept.curves if c.metric == "memory/process_peak_bytes")
     assert curve.crossings.found == ()
     assert curve.sentences == (
-        "peak memory of the process: no crossing shown, mlx blas=mkl uses less memory than "
-        "pytorch blas=mkl at every value of batch_size from 16 to 512",
+        "peak memory of the process, or of all ranks: no crossing shown, mlx blas=mkl uses less "
+        "memory than pytorch blas=mkl at every value of batch_size from 16 to 512",
     )
 
 

@@ -184,7 +184,7 @@ def test_spoilt_runs_alone_are_used_and_named(store: Path, devices: Any) -> None
     [
         {"preset": "study"}, {"dtype": "bfloat16"}, {"threads": "1"}, {"dataset": "synthetic"},
         {"size.hidden_size": "64"}, {"mode": "infer"}, {"version_framework": "0.1"},
-        {"slowdown_percent": "5"}, {"blas": "libown.so"}, {"device": "gpu"},
+        {"slowdown_percent": "5"}, {"blas": "libown.so"}, {"device": "gpu"}, {"ranks": "2"},
     ],
     ids=str,
 )  # fmt: skip
