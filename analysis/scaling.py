@@ -91,14 +91,14 @@ def trace(findings: Findings, rows: Iterable[Row]) -> Scaling:
     study = findings.study
     design = study.design["scaling"]
     table = build(study, rows)
-    arms = [Arm(**arm) for arm in design["arms"]]
+    arms = [Arm(**arm) for arm in study.design["scaling_arms"]]
     number = {arm.name: arm.ranks for arm in arms}
     wrong = {arm.name: _wrong(table, arm) for arm in arms}
     gains = [_gain(findings, table, arm, arms, wrong) for arm in arms if arm.kind != "single"]
     whole = Whole(
         ranks=tuple(design["ranks"]),
         frameworks=tuple(dict.fromkeys(arm.framework for arm in arms)),
-        batch_size=int(design["batch_size"]),
+        batch_size=min(arm.batch_size for arm in arms),
         threads=int(design["threads"]),
         pairs=study.pairs,
         margin=study.margin,

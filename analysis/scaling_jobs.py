@@ -129,11 +129,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Arm:
-    """An arm as it was designed."""
+    """An arm as it was designed; batch_size: the global one."""
 
     framework: str
     kind: str
     ranks: int
+    batch_size: int
     name: str
 
 

@@ -85,7 +85,7 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
         arms[row.arm][row.pair] = row
     for arm, by_pair in arms.items():
         _check_one_condition(study.name, arm, list(by_pair.values()))
-    for declared in study.design.get("scaling", {}).get("arms", ()):
+    for declared in study.design.get("scaling_arms", ()):
         for row in arms.get(declared["name"], {}).values():
             _check_resources(study, row, declared["ranks"])
     if not any(arms.values()):

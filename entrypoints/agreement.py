@@ -22,6 +22,7 @@ _FOLLOWS = {
     **{option: option for option in _LEFT_OPEN},
     "comparisons": "arms",
     "order": "arms",
+    "scaling_arms": "arms",
     "price_per_hour": "price_table",
 }
 _OWN = frozenset({"machine", "by_machine"})

@@ -97,7 +97,7 @@ def batch_for(options: dict[str, Any], ranks: list[int], kinds: tuple[str, ...])
 
 def design(options: dict[str, Any], base: Condition) -> dict[str, Any]:
     """The study: one process and every number of ranks of each framework, and an A/A arm of one
-    process. Its `arms` name what each arm is, so that no analysis reads it off a text."""
+    process. `scaling_arms` says what each arm is, so that no analysis reads it off a text."""
     ranks, kinds = parse_ranks(options["ranks"]), KINDS[options["scaling"]]
     chosen = FRAMEWORKS if options["framework"] == "both" else (options["framework"],)
     backends = parse_backends(options["backend"], chosen)
@@ -105,16 +105,19 @@ def design(options: dict[str, Any], base: Condition) -> dict[str, Any]:
     stems = dict(zip(FRAMEWORKS, study.default_arms(base.device)[0][:2], strict=True))
 
     def arm(framework: str, kind: str, n: int) -> dict[str, Any]:
+        size = batch * n if kind == "weak" else batch
         words = [stems[framework], f"ranks={n}", f"threads={threads}"]
         if n > 1 and backends[framework] != "auto":
             words.append(f"backend={backends[framework]}")
-        if kind == "weak":
-            words.append(f"batch_size={batch * n}")
-        elif options["batch_size"] != "preset":
-            words.append(f"batch_size={batch}")
+        if kind == "weak" or options["batch_size"] != "preset":
+            words.append(f"batch_size={size}")
         return {
-            "framework": stems[framework], "kind": kind, "ranks": n, "name": " ".join(words)
-        }  # fmt: skip
+            "framework": stems[framework],
+            "kind": kind,
+            "ranks": n,
+            "batch_size": size,
+            "name": " ".join(words),
+        }
 
     members = [
         arm(framework, kind, n)
@@ -144,10 +147,8 @@ def design(options: dict[str, Any], base: Condition) -> dict[str, Any]:
     plan = study.fixed(options, base, [*(m["name"] for m in members), again], comparisons)
     # One host: a job on several needs its hostfile in every trial's specification (hostfile of
     # TrialSpec), and `hosts` here is then the number of them, which the analysis holds jobs to.
-    scaling = {
-        "ranks": ranks, "threads": threads, "batch_size": batch, "hosts": 1, "arms": members
-    }  # fmt: skip
-    return {**plan, "scaling": scaling}
+    fixed = {"ranks": ranks, "kinds": list(kinds), "threads": threads, "hosts": 1}
+    return {**plan, "scaling": fixed, "scaling_arms": members}
 
 
 def _pairing(numerator: str, denominator: str, role: str) -> dict[str, str]:

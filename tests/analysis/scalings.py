@@ -29,12 +29,12 @@ AGAIN = "pytorch blas=mkl ranks=1 threads=1 (again)"
 def members(ranks: tuple[int, ...] = RANKS, stems: tuple[str, ...] = STEMS) -> list[Arm]:
     found = []
     for stem in stems:
-        found.append(Arm(stem, "single", 1, f"{stem} ranks=1 threads=1"))
+        found.append(Arm(stem, "single", 1, BATCH, f"{stem} ranks=1 threads=1"))
         for kind in ("strong", "weak"):
             for n in ranks[1:]:
                 words = f"{stem} ranks={n} threads=1"
                 words += f" batch_size={BATCH * n}" if kind == "weak" else ""
-                found.append(Arm(stem, kind, n, words))
+                found.append(Arm(stem, kind, n, BATCH * (n if kind == "weak" else 1), words))
     return found
 
 
@@ -59,11 +59,11 @@ def scaling_study(
                 "workload": "mnist",
                 "scaling": {
                     "ranks": list(ranks),
+                    "kinds": ["strong", "weak"],
                     "threads": 1,
-                    "batch_size": BATCH,
                     "hosts": 1,
-                    "arms": [vars(arm) for arm in arms],
                 },
+                "scaling_arms": [vars(arm) for arm in arms],
             },
             **changes,
         },
@@ -72,8 +72,8 @@ def scaling_study(
 
 def scaling_rows(plan: Study, spread: float = 0.02, seed: int = 5) -> list[Row]:
     """Every arm once a block in random order; a block is 5 % slower or faster as a whole."""
-    known = {arm["name"]: Arm(**arm) for arm in plan.design["scaling"]["arms"]}
-    known[AGAIN] = Arm(STEMS[1], "single", 1, AGAIN)
+    known = {arm["name"]: Arm(**arm) for arm in plan.design["scaling_arms"]}
+    known[AGAIN] = Arm(STEMS[1], "single", 1, BATCH, AGAIN)
     rng, found = np.random.default_rng(seed), []
     for pair in range(plan.pairs):
         block = float(np.exp(rng.normal(0, 0.05)))
@@ -88,8 +88,7 @@ def _row(arm: Arm, pair: int, order: int, factor: float) -> Row:
     efficiency = EFFICIENCY.get((arm.framework, arm.kind), 1.0)
     seconds = SECONDS[arm.framework] / (efficiency * arm.ranks) * factor
     one = row(arm.name, pair, order, seconds)
-    batch = BATCH * (arm.ranks if arm.kind == "weak" else 1)
-    steps = 3 * -(-60000 // batch)
+    steps = 3 * -(-60000 // arm.batch_size)
     assert one.parity is not None and one.receipt is not None
     metrics = {k: v for k, v in one.metrics.items() if not k.startswith("inference")}
     metrics["train/step_seconds_p50"] = seconds / steps
@@ -115,9 +114,9 @@ def _row(arm: Arm, pair: int, order: int, factor: float) -> Row:
             "ranks": str(arm.ranks),
             "hosts": "1",
             "backend": BACKENDS[arm.framework] if arm.ranks > 1 else "none",
-            "batch_size": str(batch),
+            "batch_size": str(arm.batch_size),
         },
-        parity={**one.parity, "work": f"batch {batch}"},
+        parity={**one.parity, "work": f"batch {arm.batch_size}"},
         receipt={**one.receipt, "steps": steps},
         metrics=metrics,
         not_measured=missing,

@@ -203,13 +203,12 @@ def test_half_of_the_items_is_no_whole_data_set():
 
 def test_without_an_arm_of_one_rank_there_is_nothing_to_be_relative_to():
     plan = scaling_study(6)
-    design = dict(plan.design["scaling"])
-    design["arms"] = [arm for arm in design["arms"] if arm["name"] != ONE]
+    arms = [arm for arm in plan.design["scaling_arms"] if arm["name"] != ONE]
     cut = replace(
         plan,
         arms=tuple(arm for arm in plan.arms if arm != ONE),
         comparisons=tuple(p for p in plan.comparisons if ONE not in (p.numerator, p.denominator)),
-        design={**plan.design, "scaling": design},
+        design={**plan.design, "scaling_arms": arms},
     )
     rows = [r for r in scaling_rows(plan) if r.arm != ONE]
     scaled = found(cut, rows)[1]
@@ -402,8 +401,8 @@ def test_terminal_has_a_line_a_job_and_ends_with_the_verdict(result):
 def test_analyze_writes_the_report_and_two_kinds_of_table(monkeypatch, tmp_path):
     plan, attached = scaling_study(6), []
     rows = scaling_rows(plan)
-    monkeypatch.setattr(command.read, "study", lambda name: plan)
-    monkeypatch.setattr(command.read, "trials", lambda name, finished: rows)
+    monkeypatch.setattr(command.read, "machines_of", lambda name, machine: [plan])
+    monkeypatch.setattr(command.read, "trials_of", lambda study: rows)
     monkeypatch.setattr(command.write, "attach", lambda *given: attached.append(given))
     monkeypatch.setattr(command.scaling_figures, "draw", lambda whole: [])
     done = command.analyze(None, tmp_path)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from entrypoints import scaling, study
+from entrypoints import agreement, scaling, study
 from measurement.errors import InputError
 from measurement.schedule import Condition
+from tests.analysis import rows as made
 from tests.entrypoints.conftest import invoke
 from tracking import read
 
@@ -68,14 +70,26 @@ def test_every_framework_at_every_number_of_ranks_with_the_same_threads() -> Non
     assert roles(plan, "resolution") == [(plan["arms"][-1], "pytorch ranks=1 threads=1")]
     assert not any("batch_size" in arm for pair in plan["comparisons"] for arm in pair.values())
     assert len(plan["order"]) == 22 and sorted(plan["order"][:11]) == sorted(plan["arms"])
-    told = plan["scaling"]
-    assert (told["ranks"], told["threads"], told["batch_size"], told["hosts"]) == (
-        [1, 2, 4], 1, 256, 1,
-    )  # fmt: skip
-    assert [one["name"] for one in told["arms"]] == plan["arms"][:-1]
-    assert [one["kind"] for one in told["arms"][:5]] == [
-        "single", "strong", "strong", "weak", "weak",
+    assert plan["scaling"] == {
+        "ranks": [1, 2, 4], "kinds": ["strong", "weak"], "threads": 1, "hosts": 1,
+    }  # fmt: skip
+    told = plan["scaling_arms"]
+    assert [one["name"] for one in told] == plan["arms"][:-1]
+    assert [(one["kind"], one["batch_size"]) for one in told[:5]] == [
+        ("single", 256), ("strong", 256), ("strong", 256), ("weak", 512), ("weak", 1024),
     ]  # fmt: skip
+
+
+def test_two_machines_may_differ_in_what_each_has_and_not_in_what_was_asked() -> None:
+    plan = scaling.design(OPTIONS, BASE) | {"machine": "linux-2c-aaaaaa"}
+    other = replace(made.study(), design=plan, machine="mac-8c-bbbbbb")
+    mac = [
+        arm | {"name": arm["name"].replace("mlx", "mlx blas=mkl")} for arm in plan["scaling_arms"]
+    ]
+    agreement.check(plan | {"scaling_arms": mac}, [other])
+    fewer = scaling.design(OPTIONS | {"ranks": "1,2"}, BASE) | {"machine": "linux-2c-aaaaaa"}
+    with pytest.raises(InputError, match="with another scaling"):
+        agreement.check(fewer, [other])
 
 
 def test_strong_alone_weak_alone_and_one_framework() -> None:
@@ -166,7 +180,7 @@ def test_no_arm_of_the_study_measures_inference_that_a_job_cannot(store: Path) -
     specs = study.specifications(plan, study.Sources("auto", "synthetic"))
     assert not any(spec.inference for spec in specs.values())
     assert {spec.condition.threads for spec in specs.values()} == {1}
-    by_name = {one["name"]: one for one in plan["scaling"]["arms"]}
+    by_name = {one["name"]: one for one in plan["scaling_arms"]}
     for name, one in by_name.items():
         assert specs[name].condition.ranks == one["ranks"]
         weak = one["ranks"] if one["kind"] == "weak" else 1
