@@ -34,11 +34,19 @@ from measurement.watch import end_with_children
 
 START_SECONDS = 120.0  # until every rank has joined
 END_SECONDS = 20.0  # from the first rank that ends before its time to the last process
+ANSWER_SECONDS = 3.0  # until a host of the hostfile that is there has said so
 POLL_SECONDS = 0.1
 MODULE = "entrypoints.rank"
 # What ends a rank for good; with restarts left, the launcher decides.
 _FATAL = ("refused", "unequal", "out_of_memory")
 _ENDED = (*_FATAL, "failed", "stalled")
+# By its exit code, what a rank had to say on another host, where its events are.
+_SAID = {
+    2: " (it refused the work)",
+    3: " (out of memory)",
+    4: " (it heard nothing from the other ranks)",
+    5: " (the ranks did not do one job's work)",
+}
 
 
 class JobFailed(TrialFailed):
@@ -119,6 +127,8 @@ def run_job(
             f"this is {hosts.hosts[own].name}: mlx.launch starts the ranks of every host from the "
             f"first one; run the command on {hosts.hosts[0].name}"
         )
+    if hosts and (silent := hosts.unreachable(own, ANSWER_SECONDS)):
+        raise InputError(_silent(silent, f"within {ANSWER_SECONDS:.0f} s"))
     counts = [host.ranks for host in hosts.hosts] if hosts else [spec["ranks"]]
     names = [host.name for host in hosts.hosts] if hosts else [""]
     spec = spec | {"hosts": list(zip(names, counts, strict=True)), "folder": str(folder)}
@@ -145,7 +155,7 @@ def run_job(
             _sweep(process, local)
             local.look()
             local.close()
-    return _outcome(local, process, spec, folder)
+    return _outcome(local, process, spec, folder, hosts, own)
 
 
 def _end_with_parent() -> None:
@@ -252,10 +262,8 @@ def _sweep(process: subprocess.Popen[bytes], local: _Local) -> None:
 def _absent(local: _Local, spec: dict[str, Any], hosts: Hosts | None, own: int) -> str:
     missing = [number for number in local.numbers if number not in local.joined]
     text = f"not all {spec['ranks']} ranks joined within {START_SECONDS:.0f} s"
-    if hosts and (silent := hosts.unreachable(own, 3)):
-        return (
-            f"{text}: {' and '.join(silent)} does not answer; look at its network, then start again"
-        )
+    if hosts and (silent := hosts.unreachable(own, ANSWER_SECONDS)):
+        return f"{text}: {_silent(silent, 'any more')}"
     if hosts:
         return (
             f"{text}: every host answers, so the command is not running on all of them, or a firewall "
@@ -266,11 +274,40 @@ def _absent(local: _Local, spec: dict[str, Any], hosts: Hosts | None, own: int) 
     )
 
 
+def _silent(names: list[str], when: str) -> str:
+    return (
+        f"{' and '.join(names)} does not answer {when}; expected every host of the hostfile; look at its "
+        "network and firewall, then start again"
+    )
+
+
+def _not_begun(log: str, local: _Local, spec: dict[str, Any], hosts: Hosts, own: int) -> str | None:
+    """What kept the ranks of this host from beginning, where the launcher's words are about hosts."""
+    if re.search(r"waiting for clients|client socket has (timed out|failed)", log):
+        return _absent(local, spec, hosts, own)
+    for rank, code in re.findall(r"Node with rank (\d+) exited with code (\d+)", log):
+        if int(code) == 255:  # ssh's own; a rank has no such
+            place = [host for host in hosts.hosts for _ in range(host.ranks)][int(rank)]
+            return (
+                f"{place.name}: ssh {place.ssh} failed; expected that it runs a command without a "
+                "question; try 'ssh " + place.ssh + " true', then start again"
+            )
+    return None
+
+
 def _outcome(
-    local: _Local, process: subprocess.Popen[bytes], spec: dict[str, Any], folder: Path
+    local: _Local,
+    process: subprocess.Popen[bytes],
+    spec: dict[str, Any],
+    folder: Path,
+    hosts: Hosts | None,
+    own: int,
 ) -> dict[str, Any] | None:
     log = folder / "worker.log"
-    dead = _first_death(log.read_text(errors="replace"), local)
+    text = log.read_text(errors="replace")
+    if hosts and not local.joined and (reason := _not_begun(text, local, spec, hosts, own)):
+        raise InputError(reason)
+    dead = _first_death(text, local)
     for kind in _FATAL:
         for event in local.ended:
             if event["event"] == kind and not local.result:
@@ -284,9 +321,12 @@ def _outcome(
     if local.numbers.start > 0 and process.returncode == 0:
         return None
     where = f"; its log is {log}"
+    if hosts and (gone := hosts.unreachable(own, ANSWER_SECONDS)):
+        where = f"; {' and '.join(gone)} does not answer any more{where}"
     if dead is not None:
         number, code = dead
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how += _SAID.get(code, "")
         phase = (
             f" in {local.ended[0]['phase']}" if local.ended and "phase" in local.ended[0] else ""
         )

@@ -21,8 +21,8 @@ PERIOD_SECONDS = 1.0
 class Node:
     """Samples from `with` to its end, where `on`; `samples` are what it saw."""
 
-    def __init__(self, folder: Path, on: bool) -> None:
-        self._path, self._on = folder / "node.jsonl", on
+    def __init__(self, path: Path, on: bool) -> None:
+        self._path, self._on = path, on
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Node:
@@ -43,7 +43,7 @@ class Node:
 
     def samples(self) -> list[dict[str, Any]]:
         """Each with its `time`, seconds since 1970."""
-        if not self._path.exists():
+        if not self._on or not self._path.exists():  # the folder may be one that the hosts share
             return []
         lines = self._path.read_text().split("\n")[:-1]  # the last one may be half a line
         return [json.loads(line) for line in lines]

@@ -175,7 +175,11 @@ class Resumed:
 
     def __init__(self, rank: Rank, session: Session) -> None:
         self._rank, self._session = rank, session
-        self._checkpoints = Checkpoints(rank.folder / "checkpoints")
+        # The folder may be one that the hosts share.
+        number, _ = rank.host
+        self._checkpoints = Checkpoints(
+            rank.folder / f"checkpoints{f'-{number}' if number else ''}"
+        )
 
     def save(self, epochs: int, history: dict[str, Any]) -> None:
         if self._rank.leads:  # those of one host read the same folder
@@ -214,7 +218,7 @@ class Watched:
 def measure(rank: Rank) -> None:
     """A whole trial of the job; rank 0 emits the result and saves the weights."""
     session, framework, spec = rank.open(), rank.framework, rank.spec
-    with Node(rank.folder, on=rank.leads and rank.host[0] > 0) as node:
+    with Node(rank.folder / f"node-{rank.host[0]}.jsonl", rank.leads and rank.host[0] > 0) as node:
         watched, resumed = Watched(rank, session), Resumed(rank, session)
         work = session.work()
         size = sum(value.size for value in session.initial.values())
