@@ -193,7 +193,9 @@ def _command(
     if hosts:
         file = folder / "mlx-hosts.json"
         file.write_text(json.dumps(hosts.mlx(own)))
-        where += ["--hostfile", str(file)]
+        # Of -n nothing but the GPU of a rank of NCCL depends: its number modulo this.
+        most = max(host.ranks for host in hosts.hosts)
+        where += ["--hostfile", str(file), "-n", str(most)]
     else:
         where += ["-n", str(spec["ranks"])]
     if (

@@ -12,10 +12,12 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlx._distributed_utils import launch
+from mlx._distributed_utils import launch as mlx_launch
 from mlx._distributed_utils.common import Hostfile
 from torch.distributed.run import config_from_args, get_args_parser
 
+from entrypoints import launch
+from entrypoints.distributed import distributed_options
 from entrypoints.hosts import Host, Hosts
 from measurement.errors import InputError
 from tests.entrypoints.namespaces import ADDRESSES, TwoHosts
@@ -225,11 +227,11 @@ def what_mlx_starts(backend: str, path: Path, port: int) -> list[dict[str, str]]
     seen: list[dict[str, str]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            launch,
+            mlx_launch,
             "_launch_with_io",
             lambda _, ranks, __: seen.extend(args[4] for args, _ in ranks),
         )
-        start = {"ring": launch.launch_ring, "jaccl": launch.launch_jaccl}[backend]
+        start = {"ring": mlx_launch.launch_ring, "jaccl": mlx_launch.launch_jaccl}[backend]
         start(parser, Hostfile.from_file(path).hosts, asked, ["true"])
     return seen
 
@@ -289,6 +291,16 @@ def test_the_command_is_one_line_or_a_page(
     code, out, err = run("hosts")
     assert (code, err) == (0, "")
     assert "hosts 1, ranks 2; this machine is 127.0.0.1" in out
+
+
+def test_the_page_states_the_seconds_that_the_code_has(project: Path) -> None:
+    text = (project / "docs" / "DISTRIBUTED.md").read_text()
+    start, end = f"{launch.START_SECONDS:.0f} s", f"{launch.END_SECONDS:.0f} s"
+    assert f"| {start}, and up to {end} more |" in text
+    assert f"does not answer within {launch.ANSWER_SECONDS:.0f} s" in text
+    timeout = next(o for o in distributed_options("mnist", "mlx") if o.name == "timeout_seconds")
+    assert f"`timeout_seconds` ({timeout.default:.0f}) and {end}" in text
+    assert f"| {Hosts(()).port} |" in text
 
 
 def test_hosts_that_do_not_answer_are_named(two_hosts: TwoHosts) -> None:

@@ -27,8 +27,8 @@ TIMEOUT_SECONDS = 8.0  # that a rank waits for a silent one
 
 
 class Job:
-    """A job of one rank a host; `hosts` are where the command runs: both for torchrun, the first one
-    for mlx.launch."""
+    """A job of one rank a host. on: the hosts where the command runs; without it both for torchrun,
+    the first one for mlx.launch."""
 
     def __init__(self, two: TwoHosts, framework: str, folder: Path, **asked: Any) -> None:
         self.folders = [folder / f"host-{i}" for i in (0, 1)]
