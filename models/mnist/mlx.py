@@ -73,8 +73,7 @@ def training(
     model: Model, config: Config, differentiate: Differentiate
 ) -> tuple[Callable[..., mx.array], list[Any], Callable[[], None]]:
     """(step, state, restart): a step does one update by plain SGD and returns the loss before it;
-    state is all that a step changes; restart puts the optimiser back to the start; differentiate
-    is measurement.framework's."""
+    state is all that a step changes; restart puts the optimiser back to the start."""
     loss_and_gradients = differentiate(model, loss)
 
     def step(images: mx.array, labels: mx.array, rows: mx.array) -> mx.array:

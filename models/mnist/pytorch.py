@@ -65,8 +65,7 @@ def training(
     model: Model, config: Config, differentiate: Differentiate
 ) -> tuple[Callable[..., torch.Tensor], list[Any], Callable[[], None]]:
     """(step, state, restart): a step does one update by plain SGD and returns the loss before it;
-    state is all that a step changes; restart puts the optimiser back to the start; differentiate
-    is measurement.framework's."""
+    state is all that a step changes; restart puts the optimiser back to the start."""
     parameters = list(model.parameters())
     loss_and_gradients = differentiate(model, loss)
 

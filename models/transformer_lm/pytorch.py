@@ -106,8 +106,7 @@ def training(
     model: Model, config: Config, differentiate: Differentiate
 ) -> tuple[Callable[..., torch.Tensor], Any, Callable[[], None]]:
     """(step, state, restart): a step does one update by AdamW and returns the loss before it; state
-    is all that a step changes; restart puts the optimiser, not the parameters, to its start;
-    differentiate: of measurement.framework."""
+    is all that a step changes; restart puts the optimiser, not the parameters, to its start."""
     optimiser = AdamW(
         model,
         learning_rate=config.learning_rate,

@@ -111,7 +111,7 @@ def test_a_killed_worker_leaves_a_failed_run_and_its_record(
             os.kill(event["pid"], signal.SIGKILL) if event["event"] == "epoch" else None
         )
 
-    monkeypatch.setattr(module, "_progress", progress)
+    monkeypatch.setattr(module, "progress", progress)
     assert invoke("trial", "mnist", "mlx", *SMOKE) == 1
     assert "SIGKILL" in capsys.readouterr().err
     (run,) = MlflowClient().search_runs(["0"])
