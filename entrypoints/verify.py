@@ -2,6 +2,7 @@
 differs ends it with exit code 1.
 
     python -m entrypoints.verify --workload mnist
+    python -m entrypoints.verify --workload mnist --ranks 1,2,4
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 import frameworks
 import models
 from entrypoints import environment
-from entrypoints.options import Command
+from entrypoints.launch import run_job
+from entrypoints.options import Command, Or, whole
 from entrypoints.probe import missing
 from entrypoints.processes import TrialFailed, run_worker
 from entrypoints.supervisor import (
@@ -147,20 +149,25 @@ def verify(
     data_dir: str,
     compile: str = "auto",
     checkpoint: str = "random",
+    ranks: tuple[int, ...] = (1,),
+    global_batch_size: int | str = "preset",
 ) -> list[Check]:
-    """Runs each of the twins in its own process and compares it with PyTorch's."""
+    """Runs each of the twins in its own process, or with each number of ranks in as many, and compares
+    it with PyTorch's in one process."""
     config = models.load(workload, "config")
     two = {"cpu": "cpu-cpu", "gpu": "cpu-gpu"}  # of a workload that takes them two at a time
     if device not in models.setting(workload, "DEVICES") and device in two:
         device = two[device]
         click.echo(f"{workload}: device={device}, as it computes on two devices", err=True)
     dataset = dataset_for(workload, dataset)
-    if REFERENCE not in twins or len(twins) < 2:
+    if REFERENCE not in twins or (len(twins) < 2 and ranks == (1,)):
         raise InputError(f"verify needs PyTorch and one more framework installed; found: {twins}")
-    folders, summaries = {}, {}
-    for framework in twins:
-        condition = Condition(framework, device=device, dtype=dtype, compile=compile)
-        sizes = resolve(workload, preset, {}, dataset, condition, checkpoint, data_dir)
+    chosen = {} if global_batch_size == "preset" else {"batch_size": global_batch_size}
+    cases = [(f, n) for f in twins for n in ranks if n == 1 or f in frameworks.BACKENDS]
+    found: dict[tuple[str, int], tuple[Path, dict[str, Any]]] = {}
+    for framework, count in dict.fromkeys([(REFERENCE, 1), *cases]):
+        condition = Condition(framework, device=device, dtype=dtype, compile=compile, ranks=count)
+        sizes = resolve(workload, preset, chosen, dataset, condition, checkpoint, data_dir)
         prepare_data(workload, dataset, data_dir, [sizes])
         spec = TrialSpec(
             workload,
@@ -175,22 +182,32 @@ def verify(
             mode=config.KIND,
             checkpoint=checkpoint,
         )
-        folders[framework] = new_folder(f"verify-{framework}-{workload}")
-        click.echo(f"{workload}: tracing {framework} ...", err=True)
-        result = run_worker(worker_spec(spec, "trace"), folders[framework])
-        summaries[framework] = result["parity"]
+        folder = new_folder(f"verify-{framework}-{workload}")
+        click.echo(f"{workload}: tracing {_named(framework, count)} ...", err=True)
+        given = worker_spec(spec, "trace")
+        result = run_job(given, "", 0, folder) if count > 1 else run_worker(given, folder)
+        assert result is not None  # there is one host
+        found[framework, count] = folder, result["parity"]
+    folder, summary = found.pop((REFERENCE, 1))
     checks = []
-    for framework in twins:
-        if framework != REFERENCE:
-            checks += compare(
-                workload,
-                framework,
-                folders[framework],
-                folders[REFERENCE],
-                summaries[framework],
-                summaries[REFERENCE],
-            )
+    for (framework, count), (own, parity) in found.items():
+        checks += compare(workload, _named(framework, count), own, folder, parity, summary)
     return checks
+
+
+def _named(framework: str, ranks: int) -> str:
+    return framework if ranks == 1 else f"{framework} with {ranks} ranks"
+
+
+def ranks_of(text: str) -> tuple[int, ...]:
+    """`1,2,4` as numbers. Raises InputError."""
+    try:
+        found = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise InputError(f"ranks='{text}': expected numbers above 0, as in 1,2,4")
+    return found
 
 
 @click.command(cls=Command, help=__doc__)
@@ -210,8 +227,14 @@ def verify(
 @click.option(
     "--checkpoint", default="random", show_default=True, help="of a workload that generates"
 )
-def main(workload: str, frameworks: str, **options: str) -> None:
-    asked = asked_for(frameworks)
+@click.option("--ranks", default="1", show_default=True, help="as in 1,2,4, of one global batch")
+@click.option(
+    "--global_batch_size", type=Or("preset", whole(1)), default="preset", show_default=True
+)
+def main(workload: str, frameworks: str, ranks: str, **options: Any) -> None:
+    asked, numbers = asked_for(frameworks), ranks_of(ranks)
+    if numbers != (1,) and workload == "all":
+        raise InputError(f"ranks={ranks}: give a workload too, as in workload=mnist")
     run_id = write.adopt("verify", f"verify {workload}")
     failed, said = False, []
 
@@ -229,7 +252,7 @@ def main(workload: str, frameworks: str, **options: str) -> None:
                 f"left out  {name}: {framework}, {missing(framework)}, or by -P frameworks={framework}"
             )
         try:
-            checks = verify(name, twins, **options)
+            checks = verify(name, twins, ranks=numbers, **options)
         except TrialFailed as error:
             say(f"FAILED  {name}: {error}")
             failed = True
