@@ -7,6 +7,7 @@ import ctypes
 import json
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,10 +30,10 @@ from entrypoints.processes import (
     out_of_memory_of,
     thread_counts,
 )
+from entrypoints.rank import START_SECONDS
 from measurement.errors import InputError
 from measurement.watch import end_with_children
 
-START_SECONDS = 120.0  # until every rank has joined
 END_SECONDS = 20.0  # from the first rank that ends before its time to the last process
 ANSWER_SECONDS = 3.0  # until a host of the hostfile that is there has said so
 POLL_SECONDS = 0.1
@@ -202,6 +203,10 @@ def _command(
         spec["backend"] != "auto" or spec["device"] == "cpu"
     ):  # else it takes NCCL where there is CUDA
         where += ["--backend", "ring" if spec["backend"] == "auto" else spec["backend"]]
+    if spec["backend"] == "mpi" and shutil.which("mpirun") is None:
+        raise InputError(
+            "backend=mpi: there is no mpirun here; install Open MPI, or use backend=ring"
+        )
     if spec["backend"] == "mpi":  # which binds a rank to a core, and its threads with it
         where += ["--mpi-arg", "--bind-to none"]
     for name, value in thread_counts(spec["threads"]).items():  # ssh passes none on
@@ -335,7 +340,14 @@ def _outcome(
         raise JobFailed(f"rank {number} of {spec['ranks']} ended with {how}{phase}{where}", code)
     if local.ended:
         event = local.ended[0]
-        raise JobFailed(f"rank {event['rank']} of {spec['ranks']}: {event['message']}{where}")
+        said = {ended["rank"] for ended in local.ended}
+        silent = [n for n in local.numbers if n not in said | local.done]
+        who = f"rank {event['rank']} of {spec['ranks']}"
+        if silent:
+            who = (
+                f"rank {silent[0]} of {spec['ranks']} is gone or silent; rank {event['rank']} says"
+            )
+        raise JobFailed(f"{who}: {event['message']}{where}")
     raise JobFailed(
         f"the launcher ended with exit code {process.returncode}: {last_line(log)}{where}"
     )
@@ -347,7 +359,8 @@ def _first_death(log: str, local: _Local) -> tuple[int, int] | None:
     found = re.findall(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", log)
     deaths = [(local.numbers.start + int(rank), int(code)) for code, rank in found]
     found = re.findall(r"Node with rank (\d+) exited with code (-?\d+)", log)
-    deaths += [(int(rank), int(code)) for rank, code in found]
+    # mlx.launch ends the others by SIGTERM, and says so of them too.
+    deaths += [(int(rank), int(code)) for rank, code in found if int(code) != -signal.SIGTERM]
     said = {event["rank"] for event in local.ended}
-    silent = [d for d in deaths if d[0] not in said and d[1] not in (0, -signal.SIGTERM)]
+    silent = [death for death in deaths if death[0] not in said and death[1] != 0]
     return silent[0] if silent else None

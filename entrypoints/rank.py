@@ -31,6 +31,7 @@ from measurement.errors import InputError
 from measurement.framework import Ranks
 from measurement.trial import Batches, Plan, run
 
+START_SECONDS = 120.0  # until every rank has joined
 _ENDED = {"refused": 2, "out_of_memory": 3, "stalled": 4, "unequal": 5}
 
 
@@ -41,7 +42,7 @@ class Watchdog:
     def __init__(self, seconds: float, emit: Emitter) -> None:
         self.seconds, self._emit = seconds, emit
         self._last = time.monotonic()
-        self.phase = "start"
+        self.phase = "start"  # takes longer: a framework is imported, and others have to come
         threading.Thread(target=self._look, daemon=True).start()
 
     def beat(self) -> None:
@@ -50,7 +51,8 @@ class Watchdog:
     def _look(self) -> None:
         while True:
             time.sleep(min(1.0, self.seconds / 10))
-            if (silent := time.monotonic() - self._last) > self.seconds:
+            limit = max(self.seconds, START_SECONDS) if self.phase == "start" else self.seconds
+            if (silent := time.monotonic() - self._last) > limit:
                 self._emit(
                     "stalled",
                     {"message": f"no progress for {silent:.0f} s in phase '{self.phase}'"},

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from frameworks.distributed import Shard, pack, part, unpack, weight
@@ -50,7 +52,12 @@ class Adapter(Single):
         if chosen == "nccl" and self._torch.type == "cpu":
             raise InputError("backend=nccl: needs NVIDIA GPUs; use backend=gloo")
         limit = datetime.timedelta(seconds=seconds)
-        dist.init_process_group(chosen, timeout=limit)
+        store, rank, ranks = next(rendezvous("env://", timeout=limit))
+        # torchrun keeps its store when it starts the ranks again (2.13): without a prefix they find
+        # the addresses of those that have ended, now and then, and wait for them.
+        life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = PrefixStore(f"life-{life}", store)
+        dist.init_process_group(chosen, timeout=limit, store=store, rank=rank, world_size=ranks)
         self.backend, self.rank, self.ranks = chosen, dist.get_rank(), dist.get_world_size()
         # What ranks tell each other besides gradients goes over the CPU: it must not wait in a queue.
         self._control = None if chosen == "gloo" else dist.new_group(backend="gloo", timeout=limit)
