@@ -37,6 +37,7 @@ from measurement.watch import end_with_children
 END_SECONDS = 20.0  # from the first rank that ends before its time to the last process
 ANSWER_SECONDS = 3.0  # until a host of the hostfile that is there has said so
 POLL_SECONDS = 0.1
+UNREAD_BYTES = 1 << 20  # more than a pipe holds for each of the ranks of a host
 MODULE = "entrypoints.rank"
 # What ends a rank for good; with restarts left, the launcher decides.
 _FATAL = ("refused", "unequal", "out_of_memory")
@@ -199,9 +200,8 @@ def _command(
         where += ["--hostfile", str(file), "-n", str(most)]
     else:
         where += ["-n", str(spec["ranks"])]
-    if (
-        spec["backend"] != "auto" or spec["device"] == "cpu"
-    ):  # else it takes NCCL where there is CUDA
+    # Left alone, it takes NCCL where there is CUDA.
+    if spec["backend"] != "auto" or spec["device"] == "cpu":
         where += ["--backend", "ring" if spec["backend"] == "auto" else spec["backend"]]
     if spec["backend"] == "mpi" and shutil.which("mpirun") is None:
         raise InputError(
@@ -229,8 +229,9 @@ def _follow(
         local.look()
         now = time.monotonic()
         if not calmed and len(local.joined) == len(local.numbers):
-            _calm(process)
             calmed = True
+            if spec["framework"] == "mlx":
+                _calm(process)
         if len(local.joined) < len(local.numbers) and now - begin > START_SECONDS + END_SECONDS / 2:
             raise InputError(_absent(local, spec, hosts, own))
         over = [e for e in local.ended if e["event"] in _FATAL or not max_restarts]
@@ -241,13 +242,17 @@ def _follow(
 
 
 def _calm(process: subprocess.Popen[bytes]) -> None:
-    """Lets the launcher wait: mlx.launch (0.32.4) asks its ranks for output without a pause, which
-    takes more than a whole core away from them. Each of its threads has a priority of its own."""
-    for thread in psutil.Process(process.pid).threads():
-        try:
+    """Lets mlx.launch wait. Its threads ask, without a pause, whether a rank takes input (0.32.4), which
+    takes more than a core away from the ranks: with more input than anybody reads they do not, and
+    where ssh reads it, a low priority is left. Each thread has a priority of its own on Linux."""
+    assert process.stdin is not None
+    try:
+        process.stdin.write(b"\n" * UNREAD_BYTES)
+        process.stdin.flush()
+        for thread in psutil.Process(process.pid).threads():
             psutil.Process(thread.id if sys.platform == "linux" else process.pid).nice(19)
-        except psutil.NoSuchProcess:  # a thread that has ended
-            continue
+    except (BrokenPipeError, psutil.NoSuchProcess):  # it has ended, or one of its threads
+        return
 
 
 def _sweep(process: subprocess.Popen[bytes], local: _Local) -> None:
@@ -255,15 +260,17 @@ def _sweep(process: subprocess.Popen[bytes], local: _Local) -> None:
     if process.poll() is None:
         end_with_children(process)
     process.wait()
-    for (
-        pid
-    ) in local.pids.values():  # whose launcher was killed, and which is not its child any more
+    left = []
+    # A rank that was stopped outlives its launcher, and is its child no more.
+    for pid in local.pids.values():
         try:
             rank = psutil.Process(pid)
             if any(local.folder.name in word for word in rank.cmdline()):
                 rank.kill()
+                left.append(rank)
         except psutil.NoSuchProcess:
             continue
+    psutil.wait_procs(left, timeout=END_SECONDS / 2)
 
 
 def _absent(local: _Local, spec: dict[str, Any], hosts: Hosts | None, own: int) -> str:
