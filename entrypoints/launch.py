@@ -195,11 +195,9 @@ def _command(
     if hosts:
         file = folder / "mlx-hosts.json"
         file.write_text(json.dumps(hosts.mlx(own)))
-        # Of -n nothing but the GPU of a rank of NCCL depends: its number modulo this.
-        most = max(host.ranks for host in hosts.hosts)
-        where += ["--hostfile", str(file), "-n", str(most)]
-    else:
-        where += ["-n", str(spec["ranks"])]
+        where += ["--hostfile", str(file)]
+    # With a hostfile it only says how many GPUs a host has: NCCL's rank takes number rank % n.
+    where += ["-n", str(max(ranks for _, ranks in spec["hosts"]))]
     # Left alone, it takes NCCL where there is CUDA.
     if spec["backend"] != "auto" or spec["device"] == "cpu":
         where += ["--backend", "ring" if spec["backend"] == "auto" else spec["backend"]]
