@@ -99,7 +99,7 @@ class _Local:
         elif kind == "result":
             self.result = event
         if number == 0:
-            event["pids"] = [self.launcher, *self.pids.values()]
+            event["pids"] = [self.launcher, *(self.pids[n] for n in sorted(self.pids))]
             self.listen(event)
 
     def close(self) -> None:
