@@ -16,7 +16,7 @@ import click
 
 import frameworks
 import models
-from entrypoints.hosts import Hosts
+from entrypoints.hostfile import Hosts
 from entrypoints.options import Command, Or, whole
 from entrypoints.processes import TrialFailed
 from entrypoints.supervisor import Joined, TrialSpec, measure, prepare_data

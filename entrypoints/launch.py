@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import psutil
 
-from entrypoints.hosts import Hosts
+from entrypoints.hostfile import Hosts
 from entrypoints.processes import (
     ROOT,
     Listener,

@@ -18,7 +18,7 @@ import frameworks
 import models
 from entrypoints import overlay
 from entrypoints.environment import python
-from entrypoints.hosts import Hosts
+from entrypoints.hostfile import Hosts
 from entrypoints.launch import run_job
 from entrypoints.processes import Listener, run_worker
 from measurement import blas, energy, machine

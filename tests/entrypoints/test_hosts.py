@@ -18,7 +18,7 @@ from torch.distributed.run import config_from_args, get_args_parser
 
 from entrypoints import launch
 from entrypoints.distributed import distributed_options
-from entrypoints.hosts import Host, Hosts
+from entrypoints.hostfile import Host, Hosts
 from measurement.errors import InputError
 from tests.entrypoints.namespaces import ADDRESSES, TwoHosts
 
