@@ -19,7 +19,7 @@ from typing import Any
 import frameworks
 import models
 from analysis.statistics import Ratio, paired_ratio
-from entrypoints.processes import environment
+from entrypoints.processes import TrialFailed, environment
 from entrypoints.session import open_session
 from entrypoints.supervisor import resolve
 from measurement import blas, machine, schedule
@@ -106,9 +106,9 @@ def main(
         models.load(workload, "data").prepare(options.dataset, options.data_dir)
         os.environ.update(environment(options.threads))
         results = [_in_process(measure, framework, options) for framework in chosen]
-    except InputError as error:
+    except (InputError, TrialFailed) as error:
         print("Error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, InputError) else 1
     print(_text(title, results))
     if options.output:
         # Of a path its last name: where it lies here is nobody's business.
