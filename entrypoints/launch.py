@@ -247,7 +247,8 @@ def _follow(
         now = time.monotonic()
         if not calmed and len(local.joined) == len(local.numbers):
             calmed = True
-            if spec["framework"] == "mlx":
+            # Before mpirun it only waits, and input would be rank 0's.
+            if spec["framework"] == "mlx" and spec["backend"] != "mpi":
                 _calm(process)
         if len(local.joined) < len(local.numbers) and now - begin > START_SECONDS + END_SECONDS / 2:
             raise InputError(_absent(local, spec, hosts, own))
