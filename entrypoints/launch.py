@@ -279,12 +279,15 @@ def _sweep(process: subprocess.Popen[bytes], local: _Local) -> None:
         end_with_children(process)
     process.wait()
     left = []
-    # A rank that was stopped outlives its launcher, and is its child no more.
+    # A rank that was stopped outlives its launcher, and is its child no more. One that is just ending
+    # has no command line left.
     for pid in local.pids.values():
         try:
             rank = psutil.Process(pid)
-            if any(local.folder.name in word for word in rank.cmdline()):
+            words = rank.cmdline()
+            if any(local.folder.name in word for word in words):
                 rank.kill()
+            if words == [] or any(local.folder.name in word for word in words):
                 left.append(rank)
         except psutil.NoSuchProcess:
             continue

@@ -284,8 +284,6 @@ def _result(rank: Rank, session: Session, everybody: list[dict[str, Any]]) -> di
         if difference := parity_difference(everybody[0]["parity"], other["parity"]):
             raise job.JobError(f"rank {number} against rank 0: {difference}")
     merged = job.merge(everybody, len(session.data.train["labels"]))
-    conditions = session.conditions()
-    conditions["versions"] |= {"backend": rank.framework.backend}
     return {
         "mode": "train",
         "trial": merged,
@@ -294,7 +292,7 @@ def _result(rank: Rank, session: Session, everybody: list[dict[str, Any]]) -> di
         "restarts": max(one["restarts"] for one in everybody),
         "nodes": [one["samples"] for one in everybody if one["samples"]],
         "completed": completed(merged["completion_ratio"], merged["completion_residue"]),
-        "conditions": conditions,
+        "conditions": session.conditions(),
         "parity": everybody[0]["parity"],
         "imported": [m for m in ("torch", "mlx", "tensorflow", "mlflow") if m in sys.modules],
     }
