@@ -103,8 +103,14 @@ def _difference(session: Session, ours: Any, theirs: Any) -> tuple[str | None, f
     worst = max(abs(a - b) / abs(a) for a, b in zip(ours[0], theirs[0], strict=True))
     if not worst <= audit.TOLERANCES[dtype][2]:
         return f"the losses of the first steps differ by {worst:.2g} of ours", worst
-    optimiser = session.module.OPTIMISER
-    return audit.update_difference(ours[1], theirs[1], optimiser, dtype), worst
+    # As a trial's evidence is compared: at a CPU's size single rows of an embedding under AdamW, whose
+    # gradients are rounding, are 5 % apart between compiled and eager PyTorch.
+    allowed = audit.UPDATE_TOLERANCES[session.module.OPTIMISER][dtype]
+    one, other = audit.fingerprint(ours[1]), audit.fingerprint(theirs[1])
+    apart = max(abs(a - b) for a, b in zip(one, other, strict=True)) / max(one[0], other[0])
+    if not apart <= allowed:
+        return f"the updates of the first steps differ by {apart:.2g} (allowed {allowed:.0e})", worst
+    return None, worst
 
 
 def _samples(
