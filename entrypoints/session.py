@@ -59,7 +59,8 @@ class Base:
             raise InputError(f"compile=on: {reason}; install one or use compile=off")
         if asked == "auto" and reason is None:
             first, second = self.twin.FASTER_COMPILED
-            return first, second
+            own = self.framework.step_compiled
+            return first if own is None else own, second
         return (asked == "on",) * 2
 
     def _conditions(self, data: dict[str, Any], weights: dict[str, str]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Framework(Protocol):
     dtype: str  # of parameters and of the matrix products
     rank: int
     ranks: int
+    step_compiled: bool | None  # what compile=auto is for a step; None: what its twin measured
 
     def versions(self) -> dict[str, str]:
         """Package versions and the device's own name."""
@@ -135,6 +136,7 @@ class Alone:
     """What an adapter of a single process says of ranks."""
 
     rank, ranks = 0, 1
+    step_compiled: bool | None = None
 
     def shard(self, rows: np.ndarray) -> tuple[Any, int]:
         return self.put(rows), len(rows)  # type: ignore[attr-defined]

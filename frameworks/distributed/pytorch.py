@@ -33,6 +33,9 @@ class _Loss(torch.nn.Module):
 class Adapter(Single):
     """See measurement.framework.Ranks."""
 
+    # Compiled, its hooks cost more than the kernels gain: see benchmarks/distributed_peers.py.
+    step_compiled = False
+
     def __init__(
         self, device: str, dtype: str, threads: int | None, backend: str, seconds: float
     ) -> None:
