@@ -109,7 +109,10 @@ def _difference(session: Session, ours: Any, theirs: Any) -> tuple[str | None, f
     one, other = audit.fingerprint(ours[1]), audit.fingerprint(theirs[1])
     apart = max(abs(a - b) for a, b in zip(one, other, strict=True)) / max(one[0], other[0])
     if not apart <= allowed:
-        return f"the updates of the first steps differ by {apart:.2g} (allowed {allowed:.0e})", worst
+        return (
+            f"the updates of the first steps differ by {apart:.2g} (allowed {allowed:.0e})",
+            worst,
+        )
     return None, worst
 
 

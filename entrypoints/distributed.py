@@ -115,10 +115,14 @@ def _join(spec: TrialSpec, own: int) -> None:
 def rank_lines(ranks: list[dict[str, Any]]) -> list[str]:
     """A line for each rank: its share, never set beside the whole's."""
     return [
-        f"  rank {rank['rank']}: its {rank['items']:,} items at {rank['items_per_second']:,.0f} a second, "
+        f"  rank {rank['rank']}: its {rank['items']:,} items at {_rate(rank['items_per_second'])} a second, "
         f"peak {rank['process_peak_bytes'] / 2**20:,.0f} MiB"
         for rank in ranks
     ]
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def command(workload: str, framework: str) -> click.Command:

@@ -6,6 +6,7 @@ together what all of them found. Every rank appends what happens to a file of it
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import platform
@@ -24,6 +25,7 @@ from safetensors.numpy import save_file
 
 import frameworks
 from entrypoints.node import Node
+from entrypoints.processes import ROOT
 from entrypoints.session import Session
 from entrypoints.worker import Emitter, save_trace
 from measurement import blas, energy, job, machine
@@ -160,12 +162,13 @@ class Rank:
         options = {k: v for k, v in spec.items() if k not in own and k != "plan"}
         plan = {k: v for k, v in spec["plan"].items() if k != "energy_seconds"}
         versions = self.framework.versions()
-        commit, dirty = machine.commit(Path(__file__).resolve().parent.parent)
+        commit, _ = machine.commit(ROOT)
         self.agree(
             {
                 "version of the framework": versions["framework"],
                 "version of Python": platform.python_version(),
-                "commit": commit + (" with changes" if dirty else ""),
+                "commit": commit,
+                "digest of the code": source_digest(ROOT),
                 "options": options | plan,
             }
         )
@@ -178,6 +181,15 @@ class Rank:
         self.agree(said, error)
         assert session is not None
         return session
+
+
+def source_digest(root: Path) -> str:
+    """Of the code that a rank may run, changes that are in no commit included."""
+    digest = hashlib.sha256()
+    for package in ("entrypoints", "frameworks", "measurement", "models", "serving"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _named(hosts: list[dict[str, Any]]) -> list[dict[str, Any]]:

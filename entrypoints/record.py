@@ -128,14 +128,21 @@ def points(
             measured.result["trial"].get("batch_seconds", {})
         ).items()
     ]
-    found += [*_rank_points(measured.result.get("ranks", []), last), *_node_points(measured)]
+    found += [*_rank_points(measured, spec, last), *_node_points(measured)]
     return found + [write.Point(name, float(value), 0, last) for name, value in run_level.items()]
 
 
-def _rank_points(ranks: list[dict[str, Any]], when: float) -> list[write.Point]:
+def _rank_points(measured: Measured, spec: TrialSpec, when: float) -> list[write.Point]:
     """What each rank did for itself; the step is its number."""
+    ranks = measured.result.get("ranks", [])
+    # Energy is that of a window's work, here as for the job scaled to that which was timed.
+    share = (
+        energy_share(spec.mode, measured.result["trial"], spec) if measured.energy.joules else 1.0
+    )
     return [
-        write.Point(f"rank/{name}", rank[name], rank["rank"], when)
+        write.Point(
+            f"rank/{name}", rank[name] * (share if "joules" in name else 1), rank["rank"], when
+        )
         for rank in ranks
         for name in (
             "items_per_second", "epoch_seconds_p50", "process_peak_bytes", "device_peak_bytes",

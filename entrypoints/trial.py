@@ -229,7 +229,8 @@ def progress(spec: TrialSpec) -> Listener:
                 err=True,
             )
         if event["event"] == "trained":
-            click.echo("audit, latency, throughput, ceiling ...", err=True)
+            rest = "latency, throughput, " if spec.inference else ""
+            click.echo(f"audit, {rest}ceiling ...", err=True)
         if event["event"] == "evidence":
             click.echo("evidence of equal work ...", err=True)
 

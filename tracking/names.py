@@ -86,7 +86,7 @@ _METRICS = (
     Metric("rank/epoch_seconds_p50", "s", None, "time of an epoch on one rank, median"),
     Metric("rank/process_peak_bytes", "B", None, "peak memory of one rank"),
     Metric("rank/device_peak_bytes", "B", None, "peak memory of one rank's device allocator"),
-    Metric("rank/energy_joules", "J", None, "energy of one rank's GPU in the window"),
+    Metric("rank/energy_joules", "J", None, "energy of one rank's GPU, or of its host"),
     Metric(
         "memory/process_peak_bytes", "B", "lower", "peak memory of the process, or of all ranks"
     ),
