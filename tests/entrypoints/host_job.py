@@ -69,7 +69,7 @@ def main() -> int:
     except TrialFailed as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(found and found["trial"]))
+    print(json.dumps(found and found["trial"] | {"nodes": found["nodes"]}))
     return 0
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from mlflow.tracking import MlflowClient
 from safetensors.numpy import load_file
 
 import frameworks
-from entrypoints import distributed, launch, supervisor, verify
+from entrypoints import distributed, launch, record, supervisor, verify
 from entrypoints.launch import END_SECONDS, JobFailed, run_job
 from entrypoints.processes import run_worker
 from measurement.audit import receipt_difference
@@ -194,6 +195,16 @@ def test_a_job_and_a_process_have_the_same_receipt(store: Path, tmp_path: Path) 
     seen = [rank["seen"] for rank in result["ranks"]]
     assert all(items == 1_024 for rank in seen for items, _ in rank)
     assert len({digest for rank in seen for _, digest in rank}) == 8  # no two parts are the same
+
+
+def test_the_samples_of_another_host_carry_its_number() -> None:
+    sample = {"time": 5.0, "cpu_utilization_percentage": 40.0}
+    measured: Any = SimpleNamespace(result={"nodes": [[sample], [sample]]})
+    points = record._node_points(measured)
+    names = [f"system/{node}/cpu_utilization_percentage" for node in (1, 2)]
+    assert [(point.name, point.value, point.seconds) for point in points] == [
+        (name, 40.0, 5.0) for name in names
+    ]
 
 
 # --- failures

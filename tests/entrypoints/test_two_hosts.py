@@ -116,6 +116,8 @@ def test_two_hosts_do_the_work_of_one_process(
         same(trial, job.weights(), alone)
         reduce[line] = min(trial["reduce_seconds"])  # what else the machine does takes longer
         epoch[line] = min(trial["epoch_seconds"])
+    (node,) = trial["nodes"]  # of the second host; the first one's supervisor watches itself
+    assert node[0]["cpu_utilization_percentage"] >= 0
     assert reduce["slow"] >= 0.1  # there, and back
     assert reduce["slow"] > 5 * reduce["fast"]
     assert epoch["slow"] > epoch["fast"] + 3 * 0.1  # 4 steps
