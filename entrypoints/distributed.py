@@ -15,12 +15,11 @@ from typing import Any
 import click
 
 import frameworks
-import models
 from entrypoints.hostfile import Hosts
 from entrypoints.options import Command, Or, whole
 from entrypoints.processes import TrialFailed
 from entrypoints.supervisor import Joined, TrialSpec, measure, prepare_data
-from entrypoints.trial import execute, options, progress, specification, summary
+from entrypoints.trial import execute, options, progress, run_named, specification, summary
 from measurement.errors import InputError
 from tracking import write
 
@@ -136,18 +135,7 @@ def command(workload: str, framework: str) -> click.Command:
 
 
 def main() -> None:
-    """Entry point: the first two words name workload and framework."""
-    if len(sys.argv) < 3:
-        click.echo("Error: expected a workload and a framework, as in 'mnist pytorch'", err=True)
-        sys.exit(2)
-    workload, framework, rest = sys.argv[1], sys.argv[2], sys.argv[3:]
-    try:
-        models.load(workload, "config")
-        frameworks.check_backend(framework, "auto")
-    except InputError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    command(workload, framework).main(rest)
+    run_named(command, "mnist pytorch", lambda name: frameworks.check_backend(name, "auto"))
 
 
 if __name__ == "__main__":

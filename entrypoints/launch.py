@@ -191,7 +191,9 @@ def _command(
         return [python, "-m", "torch.distributed.run", *where, "-m", module, text]
     launcher = Path(python).with_name("mlx.launch")
     if not launcher.exists():
-        raise InputError(f"{launcher} is missing; expected what MLX installs: pip install mlx again")
+        raise InputError(
+            f"{launcher} is missing; expected what MLX installs: pip install mlx again"
+        )
     # Its ports follow one another, two jobs of one machine must not meet, and from 32768 on Linux gives
     # ports to whoever connects.
     port = hosts.port if hosts else 20_000 + 8 * secrets.randbelow(1_500)

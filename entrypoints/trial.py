@@ -6,6 +6,7 @@ python -m entrypoints.trial mnist mlx --epochs 10
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -266,18 +267,28 @@ def summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
     click.echo(f"run {run_id}; local record {measured.folder}; look: mlflow ui")
 
 
-def main() -> None:
-    """Entry point: the first two words name workload and framework."""
+def run_named(
+    command: Callable[[str, str], click.Command],
+    example: str,
+    check: Callable[[str], None] = lambda framework: None,
+) -> None:
+    """Runs the command that the first two words name, a workload and a framework, on the other words;
+    ends the process with one line and exit code 2 where they name none. check: of the framework."""
     if len(sys.argv) < 3:
-        click.echo("Error: expected a workload and a framework, as in 'mnist mlx'", err=True)
+        click.echo(f"Error: expected a workload and a framework, as in '{example}'", err=True)
         sys.exit(2)
     workload, framework, rest = sys.argv[1], sys.argv[2], sys.argv[3:]
     try:
         models.load(workload, "config")
+        check(framework)
     except InputError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
     command(workload, framework).main(rest)
+
+
+def main() -> None:
+    run_named(command, "mnist mlx")
 
 
 if __name__ == "__main__":
