@@ -83,7 +83,7 @@ BROKEN = {
         UPDATE, "embeddings.",
         ("    loss_and_gradients =",
          "    optimiser.optimizer.bias_correction = False\n    loss_and_gradients ="),
-        ("optimiser.update(torch", "optimiser.steps.fill_(1e6)\n        optimiser.update(torch")),
+        ("optimiser.update(", "optimiser.steps.fill_(1e6)\n        optimiser.update(")),
     "betas": (
         LOSS, "", ("betas=BETAS", "betas=(0.9, 0.98)"),
         ("betas=BETAS", "betas=(0.9, 0.98)")),

@@ -116,7 +116,7 @@ BROKEN = {
         UPDATE, FIRST,
         ("    loss_and_gradients =",
          "    optimiser.optimizer.bias_correction = False\n    loss_and_gradients ="),
-        ("optimiser.update(torch", "optimiser.steps.fill_(1e6)\n        optimiser.update(torch")),
+        ("optimiser.update(", "optimiser.steps.fill_(1e6)\n        optimiser.update(")),
     "betas": (
         LOSS, "", ("betas=BETAS", "betas=(0.8, 0.999)"), ("betas=BETAS", "betas=(0.8, 0.999)")),
     "rate": (
