@@ -149,8 +149,6 @@ def test_a_sweep_from_end_to_end_goes_on_under_its_name(
 
     assert invoke("sweep", *words) == 0
     assert "5 of 5 trials are done already" in capsys.readouterr().err
-    assert invoke("analyze", "--study", "small") == 0
-    assert "Verdict\ntraining time (all timed epochs): " in capsys.readouterr().out
     changed = [word if word != "64,2048" else "64,1024" for word in words]
     assert invoke("sweep", *changed) == 2
     assert "exists with another" in capsys.readouterr().err
