@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -306,7 +307,7 @@ def test_the_page_states_the_seconds_that_the_code_has(project: Path) -> None:
 def test_hosts_that_do_not_answer_are_named(two_hosts: TwoHosts) -> None:
     """Each test host finds itself and its interface, and misses the other once the cable is out."""
     path = str(two_hosts.hostfile(ranks=2))
-    command = ["python", "-m", "entrypoints.hosts", "--seconds", "1", "--hostfile", path]
+    command = [sys.executable, "-m", "entrypoints.hosts", "--seconds", "1", "--hostfile", path]
     for own in (0, 1):
         done = two_hosts.run(own, command)
         assert done.returncode == 0, done.stderr
