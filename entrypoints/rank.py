@@ -136,13 +136,14 @@ class Rank:
 
     def _meter(self) -> None:
         device = self.framework.device
-        if device == "cpu" and not self.leads:
+        # A Mac's counter is that of the whole chip, its GPU included.
+        if (device == "cpu" or sys.platform == "darwin") and not self.leads:
             self.window = energy.Window(None, job.SHARED)
         else:
             self.window = energy.Window(*energy.find(device, self.framework.device_index))
 
-    def agree(self, said: dict[str, Any], error: str | None = None) -> list[dict[str, Any]]:
-        """What every rank says. Raises InputError on all of them when one has an error, or they differ."""
+    def agree(self, said: dict[str, Any], error: str | None = None) -> None:
+        """Raises InputError on all ranks when one has an error, or they do not say the same."""
         own = {"error": error, "host": self.host[1], "said": said}
         found = [json.loads(value) for value in self.framework.gather(json.dumps(own).encode())]
         for number, one in enumerate(found):
@@ -150,15 +151,13 @@ class Rank:
                 where = f" on {one['host']}" if one["host"] else ""
                 raise InputError(f"rank {number}{where}: {one['error']}")
         hosts = [one["said"] | {"host": one["host"]} for one in found]
-        same = [{k: v for k, v in one.items() if k != "host"} for one in hosts]
-        if any(one != same[0] for one in same) and (difference := job.common(_named(hosts))):
+        if difference := job.common(_named(hosts)):
             raise InputError(difference)
-        return found
 
     def open(self) -> Session:
         """The session, when every rank has the same code, versions, options and data."""
         spec = self.spec
-        own = ("hosts", "folder", "python", "data_dir", "energy", "packages")
+        own = ("hosts", "folder", "python", "data_dir", "packages")
         options = {k: v for k, v in spec.items() if k not in own and k != "plan"}
         plan = {k: v for k, v in spec["plan"].items() if k != "energy_seconds"}
         versions = self.framework.versions()

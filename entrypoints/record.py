@@ -99,7 +99,8 @@ def values(
     reason = measured.energy.status.removeprefix("not measured: ")
     add("energy/joules", joules, reason)
     add("energy/watts_mean", measured.energy.watts_mean, reason)
-    cost = spec.price_per_hour * seconds / 3600 if spec.price_per_hour else None
+    machines = _hosts(measured)  # each of them costs
+    cost = spec.price_per_hour * machines * seconds / 3600 if spec.price_per_hour else None
     add("cost/usd", cost, "no price given (parameter price_per_hour)")
     return found, missing
 
@@ -168,6 +169,10 @@ def quality_name(spec: TrialSpec) -> str:
     return str(models.load(spec.workload, "config").QUALITY)
 
 
+def _hosts(measured: Measured) -> int:
+    return len({rank["host"] for rank in measured.result.get("ranks", [])}) or 1
+
+
 def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
     """The condition as it ran, by the names of tracking.names.CELL and the sizes."""
     conditions = measured.result["conditions"]
@@ -189,7 +194,7 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
         "blas_threads": numerics["blas_threads"] if on_cpu else "none (GPU)",
         "threads": str(threads_of(spec.condition, spec.hostfile)),
         "ranks": str(spec.condition.ranks),
-        "hosts": str(len({rank["host"] for rank in measured.result.get("ranks", [])}) or 1),
+        "hosts": str(_hosts(measured)),
         "backend": measured.result.get("backend", names.ABSENT["backend"]),
         "tf32": numerics["tf32"],
         "preset": spec.preset,

@@ -53,14 +53,14 @@ def weights_digest(parameters: Mapping[str, np.ndarray]) -> str:
 
 def common(ranks: Sequence[Mapping[str, Any]]) -> str | None:
     """None when all ranks say the same of what must be the same, else the first difference in a
-    sentence. Each says it as a mapping of name to value."""
+    sentence. Each says it as a mapping of name to value; `host` says where it is and may differ."""
     first = ranks[0]
     for number, other in enumerate(ranks[1:], 1):
-        for name in first:
-            if first[name] != other.get(name):
+        for name in {**first, **other}:
+            if name != "host" and first.get(name) != other.get(name):
                 return (
                     f"rank {number}{_at(other)} has {name} '{other.get(name)}', rank 0{_at(first)} has"
-                    f" '{first[name]}'; expected the same on every rank"
+                    f" '{first.get(name)}'; expected the same on every rank"
                 )
     return None
 
