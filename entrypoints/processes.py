@@ -13,6 +13,7 @@ from typing import Any
 
 from measurement import machine
 from measurement.errors import InputError
+from measurement.schedule import SOUND
 from measurement.watch import end_with_children
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +71,7 @@ def run_worker(
     kills = machine.memory_kills()
     with log.open("w") as log_file, (folder / "events.jsonl").open("a") as record:
         process = subprocess.Popen(
-            [spec["python"], "-m", "entrypoints.worker", str(folder / "spec.json"), str(writer)],
+            [spec["python"], "-m", _worker(spec), str(folder / "spec.json"), str(writer)],
             cwd=ROOT,
             env=environment(spec["threads"], spec.get("packages")),
             stdout=log_file,
@@ -107,6 +108,12 @@ def run_worker(
     if result is None or process.returncode != 0:
         raise TrialFailed(how_it_died(process.returncode, log, spec), process.returncode)
     return result
+
+
+def _worker(spec: dict[str, Any]) -> str:
+    """The module of the worker: for an arm that is broken on purpose one that breaks it first."""
+    sound = spec.get("fault", SOUND) == SOUND
+    return "entrypoints.worker" if sound else "entrypoints.faults.worker"
 
 
 def out_of_memory_of(spec: dict[str, Any]) -> str:

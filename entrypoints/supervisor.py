@@ -16,7 +16,7 @@ import psutil
 
 import frameworks
 import models
-from entrypoints import overlay
+from entrypoints import faults, overlay
 from entrypoints.environment import python
 from entrypoints.hostfile import Hosts
 from entrypoints.launch import run_job
@@ -121,6 +121,7 @@ def resolve(
             f"blas={condition.blas}: {condition.framework} multiplies with {own_products} of its own, "
             "which no library can replace; use blas=shipped"
         )
+    faults.check(condition.fault, condition.framework)
     blas.find(condition.blas)
     overlay.folder(condition.framework, condition.version)  # now, not between two trials
     stored = stored_sizes(workload, checkpoint, data_dir)
@@ -324,6 +325,7 @@ def worker_spec(spec: TrialSpec, action: str, metered: bool = False) -> dict[str
         "checkpoint": _absolute(spec.checkpoint),
         "packages": str(packages) if packages else None,
         "plan": _plan(spec, metered),
+        "fault": condition.fault,
     }
 
 

@@ -10,6 +10,10 @@ import numpy as np
 from measurement.errors import InputError
 
 
+SOUND = "none"
+"""An arm without a deliberate mistake."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """Everything about a trial that is not its workload's sizes or its seed."""
@@ -24,6 +28,7 @@ class Condition:
     slowdown_percent: float = 0.0  # every timed span lasts this much longer, on purpose
     ranks: int = 1  # processes that train together
     backend: str = "auto"  # how they talk to each other
+    fault: str = SOUND  # a deliberate mistake, see entrypoints/faults
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ _SETTINGS = {
     "slowdown_percent": float,
     "ranks": int,
     "backend": str,
+    "fault": str,
 }
 AGAIN = "(again)"
 """Marks the second copy of an arm, which runs the same condition."""

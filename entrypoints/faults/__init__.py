@@ -1,0 +1,29 @@
+"""Deliberately broken arms, by the classes of the faults that published comparisons have. Each must be
+refused or flagged, by name, by the very pipeline that sound arms go through: see `selftest`.
+
+An arm `mlx fault=no_optimiser_step` is a trial with that mistake in it.
+"""
+
+from __future__ import annotations
+
+from entrypoints.faults import devices, numerics, timing, work
+from entrypoints.faults.fault import CLASSES, Fault
+from measurement.errors import InputError
+from measurement.schedule import SOUND
+
+__all__ = ["CLASSES", "FAULTS", "Fault", "check"]
+
+FAULTS: dict[str, Fault] = {
+    fault.name: fault for module in (work, timing, numerics, devices) for fault in module.FAULTS
+}
+
+
+def check(name: str, framework: str) -> None:
+    """Raises InputError for a fault that no arm of this framework can have."""
+    if name == SOUND:
+        return
+    known = [n for n, f in FAULTS.items() if framework in f.frameworks and f.of_an_arm]
+    if name not in known:
+        raise InputError(
+            f"fault={name}: unknown in {framework}; choose one of: {', '.join(known) or SOUND}"
+        )

@@ -1,0 +1,105 @@
+"""What a fault is, and how one gets into a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import frameworks
+import models
+
+if TYPE_CHECKING:
+    from tracking.read import Row, Study
+
+CLASSES = {
+    "W": "unequal work",
+    "T": "timing and waiting",
+    "M": "model and numerics",
+    "D": "device and machine",
+    "S": "statistics",
+    "P": "provenance",
+    "E": "memory and energy meters",
+}
+
+Patch = Callable[[Any, str, Any], None]  # setattr, or what puts it back at the end of a test
+Spec = dict[str, Any]  # of a worker
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake, made in one arm only.
+
+    what: a sentence for people. caught_by: flags, or words of a refusal, of which one must show.
+    frameworks: in which it is made; against the other framework's sound arm of the same workload.
+    Where it is made (one of them): `worker`: changes the worker's process before it begins;
+    `supervisor`: is open while the trial runs; `arm`: settings of the arm; `study`: changes what a
+    sound study recorded, (study, its rows) -> the same.
+    """
+
+    name: str
+    kind: str
+    what: str
+    caught_by: tuple[str, ...]
+    workload: str = "mnist"
+    frameworks: tuple[str, ...] = ("mlx", "pytorch")
+    worker: Callable[[Patch, Spec], None] | None = None
+    supervisor: Callable[[], AbstractContextManager[Any]] | None = None
+    arm: str = ""
+    study: Callable[[Study, Sequence[Row]], tuple[Study, list[Row]]] | None = None
+
+    @property
+    def of_an_arm(self) -> bool:
+        """Whether the arm's own trial is broken, by the word fault=NAME."""
+        return self.worker is not None
+
+
+def on_adapter(patch: Patch, change: Callable[[Any], None]) -> None:
+    """`change` gets the adapter as soon as it is open."""
+    load = frameworks.load
+
+    def loaded(*arguments: Any, **keywords: Any) -> Any:
+        adapter = load(*arguments, **keywords)
+        change(adapter)
+        return adapter
+
+    patch(frameworks, "load", loaded)
+
+
+def on_twin(patch: Patch, spec: Spec, change: Callable[[Any], dict[str, Any]]) -> None:
+    """`change` gets the twin's module and returns what it has in place of its own names."""
+    load = models.load
+
+    def loaded(workload: str, part: str) -> Any:
+        module = load(workload, part)
+        if part != spec["framework"]:
+            return module
+        return SimpleNamespace(**{**vars(module), **change(module)})
+
+    patch(models, "load", loaded)
+
+
+def on_session(patch: Patch, change: Callable[[Any], None]) -> None:
+    """`change` gets the session when it is complete."""
+    from entrypoints import worker
+
+    opened = worker.open_session
+
+    def broken(spec: Spec) -> Any:
+        session = opened(spec)
+        change(session)
+        return session
+
+    patch(worker, "open_session", broken)
+
+
+def on_work(patch: Patch, change: Callable[[Any, Any], Any]) -> None:
+    """`change` gets the session and the work that it gives to the trial, and returns other work."""
+
+    def wrap(session: Any) -> None:
+        work = session.work
+        session.work = lambda: change(session, work())
+
+    on_session(patch, wrap)
