@@ -125,12 +125,14 @@ def run(
             },
         )
     report("trained", {})
+    report("latency", {})
     token_seconds = [
         seconds
         for _ in range(plan.latency_passes)
         for item in range(work.items)
         for seconds in _token_latency(work, framework, item, clock, plan.slowdown)
     ]
+    report("audit", {})
     ratio, residue = _completion(work, framework, plan, clock)
     done = plan.passes * work.items
     receipt = GenerationReceipt(

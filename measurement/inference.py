@@ -77,6 +77,7 @@ def run(
     batched = passes(work.predict_all, framework, plan.inference_seconds, clock, plan.slowdown)
     cpu = time.process_time() - cpu
     report("trained", {})
+    report("latency", {})
     one_item = latency(
         work.predict_one,
         work.test_items,
@@ -85,6 +86,7 @@ def run(
         clock,
         plan.slowdown,
     )
+    report("audit", {})
     ratio, residue = _completion(work, framework, plan, clock)
     receipt = InferenceReceipt(
         flops=work.test_items * infer_flops_per_item,

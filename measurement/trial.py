@@ -173,11 +173,13 @@ def run(
         repetitions=plan.audit_repetitions,
         agree=framework.agree,
     )
+    report("steps", {})
     step_seconds, reduce_seconds = _waited_steps(work, framework, plan, clock, timed)
     work.reset()
-    one_item, inference, batched = _inference(work, framework, plan, clock)
+    one_item, inference, batched = _inference(work, framework, plan, clock, report)
     process_peak = process_peak_bytes()
     device_peak = framework.device_peak_bytes()
+    report("ceiling", {})
     ceiling = matmul_ceiling(framework, plan.ceiling_seconds, clock)
     window = energy_window(
         lambda: timed(batches), plan.energy_seconds, clock, report, framework.agree
@@ -264,11 +266,12 @@ def _waited_steps(
 
 
 def _inference(
-    work: Work, framework: Framework, plan: Plan, clock: Clock
+    work: Work, framework: Framework, plan: Plan, clock: Clock, report: Report
 ) -> tuple[list[float], list[float], dict[str, list[float]]]:
     """Seconds of single items, of passes over the test set, and of batches by their size."""
     if not plan.inference:
         return [], [], {}
+    report("latency", {})
     one_item = latency(
         work.predict_one,
         work.test_items,
@@ -277,6 +280,7 @@ def _inference(
         clock,
         plan.slowdown,
     )
+    report("inference", {})
     seconds = plan.inference_seconds
     whole = passes(work.predict_all, framework, seconds, clock, plan.slowdown)
     return one_item, whole, throughput(work.predict_batch, framework, seconds, clock, plan.slowdown)

@@ -52,7 +52,8 @@ def test_phases_come_in_the_documented_order(honest):
     assert positions == sorted(positions)
     reports = [entry for entry in log if str(entry).startswith("report")]
     epoch = ["report epoch_begin", "report epoch_end", "report epoch"]
-    assert reports == ["report warm", *epoch * 3, "report trained"]
+    rest = [f"report {phase}" for phase in ("steps", "latency", "inference", "ceiling")]
+    assert reports == ["report warm", *epoch * 3, "report trained", *rest]
 
 
 def test_parameters_are_reset_after_the_warm_up_and_before_the_first_epoch(honest):
