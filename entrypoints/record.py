@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from entrypoints.processes import ROOT
 from entrypoints.supervisor import Measured, TrialSpec, threads_of
 from entrypoints.values import energy_share, of, timed_seconds
 from entrypoints.worker import TEXT
-from measurement import machine
+from measurement import identity, machine
 from serving.trained import SERVED
-from tracking import names, write
+from tracking import digest, names, write
 from tracking.system import Sampler
 
 Place = Mapping[str, str]  # study, arm, pair, order
@@ -232,6 +233,33 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
         name += f" {_blas_name(spec.condition.blas)}"
     found_flags = flags(measured, spec)
     receipt = measured.result["trial"]["receipt"]
+    series = _series(measured)
+    found_points = points(measured, spec, run_level)
+    tags = {
+        **condition,
+        **machine.facts(),
+        **{f"version_{k}": v for k, v in conditions["versions"].items()},
+        **{k: v for k, v in conditions["numerics"].items() if k.startswith(("blas_", "compile_"))},
+        **place,
+        "seed": str(spec.seed),
+        "machine": machine.fingerprint(),
+        "parity": json.dumps(measured.result["parity"]),
+        "receipt": json.dumps(receipt),
+        "flags": ",".join(found_flags),
+        "not_measured": json.dumps(missing),
+        "energy_source": measured.energy.source or "none",
+        "data_sha256": conditions["data"]["sha256"],
+        "data_source": conditions["data"]["source"],
+        "weights_source": conditions["weights"]["source"],
+        "weights_sha256": conditions["weights"]["sha256"] or "none",
+        "imported": ",".join(measured.result["imported"]),
+        "mlflow.source.git.commit": commit,
+        "code_sha256": identity.code(ROOT),
+        "process": conditions["process"],
+        "started": f"{measured.start_seconds:.3f}",
+        "ended": f"{time.time():.3f}",
+        digest.SAMPLES: digest.of_samples(series),
+    }
     return write.Record(
         name=f"{place['arm']} block {place['pair']}" if place.get("pair") else name,
         note=_note(condition, run_level, missing, found_flags, conditions),
@@ -245,44 +273,26 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
             "seed": str(spec.seed),
             "price_per_hour": f"{spec.price_per_hour:g}",
         },
-        tags={
-            **condition,
-            **machine.facts(),
-            **{f"version_{k}": v for k, v in conditions["versions"].items()},
-            **{
-                k: v
-                for k, v in conditions["numerics"].items()
-                if k.startswith(("blas_", "compile_"))
-            },
-            **place,
-            "seed": str(spec.seed),
-            "machine": machine.fingerprint(),
-            "parity": json.dumps(measured.result["parity"]),
-            "receipt": json.dumps(receipt),
-            "flags": ",".join(found_flags),
-            "not_measured": json.dumps(missing),
-            "energy_source": measured.energy.source or "none",
-            "data_sha256": conditions["data"]["sha256"],
-            "data_source": conditions["data"]["source"],
-            "weights_source": conditions["weights"]["source"],
-            "weights_sha256": conditions["weights"]["sha256"] or "none",
-            "imported": ",".join(measured.result["imported"]),
-            "mlflow.source.git.commit": commit,
-        },
-        points=[*points(measured, spec, run_level), *sampler.points()],
+        tags={**tags, **digest.sign(tags, found_points)},
+        points=[*found_points, *sampler.points()],
         dataset={k: str(v) for k, v in conditions["data"].items()},
-        files=_files(measured),
+        files=_files(measured, series),
     )
 
 
-def _files(measured: Measured) -> Path:
-    """The artifacts of a trial: samples as one table, what the worker said, its weights."""
+def _series(measured: Measured) -> dict[str, list[float]]:
+    """Every sample of a trial."""
     trial = measured.result["trial"]
-    folder = measured.folder / "artifacts"
-    folder.mkdir()
     series = {k: v for k, v in trial.items() if isinstance(v, list)}
     for size, seconds in trial.get("batch_seconds", {}).items():
         series[throughput.SERIES + size] = seconds
+    return series
+
+
+def _files(measured: Measured, series: Mapping[str, list[float]]) -> Path:
+    """The artifacts of a trial: samples as one table, what the worker said, its weights."""
+    folder = measured.folder / "artifacts"
+    folder.mkdir()
     write.write_samples(folder / names.SAMPLES, series)
     (folder / "trial.json").write_text(json.dumps(measured.result, indent=1))
     (folder / "machine.json").write_bytes((measured.folder / "machine.json").read_bytes())

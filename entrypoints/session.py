@@ -12,7 +12,7 @@ import numpy as np
 
 import frameworks
 import models
-from measurement import generation, streaming, trial
+from measurement import generation, identity, streaming, trial
 from measurement.errors import InputError
 from measurement.evidence import (
     PROBE_SEED,
@@ -75,6 +75,7 @@ class Base:
             "versions": self.framework.versions(),
             "data": data,
             "weights": weights,
+            "process": identity.process(),
         }
 
 

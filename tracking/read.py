@@ -14,7 +14,7 @@ import pyarrow.parquet
 from mlflow.tracking import MlflowClient
 
 from measurement.errors import InputError
-from tracking import bulk, names
+from tracking import bulk, digest, names
 from tracking.bulk import Found
 from tracking.store import reachable
 
@@ -44,6 +44,11 @@ class Row:
     parent: str = ""  # the run of the study that started it
     # metric of a rank -> rank -> value, of a job: parts that are never values of the whole
     ranks: dict[str, dict[int, float]] = field(default_factory=dict)
+    end_seconds: float | None = None  # when the trial had measured; None where it did not say
+    deleted: bool = False  # in the store, as long as that keeps what was deleted
+    # Names of what is not as the trial recorded it; None of a run without a digest.
+    altered: tuple[str, ...] | None = None
+    tags: dict[str, str] = field(default_factory=dict, repr=False)  # all of them, as stored
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,10 @@ def trials(
     run_ids: Sequence[str] | None = None,
     finished: bool = True,
     where: Mapping[str, str] | None = None,
+    deleted: bool = False,
 ) -> list[Row]:
     """Trials of a study, or the named ones, oldest first. where: further tags that they carry.
+    deleted: those too that were deleted since, which say so.
 
     Raises InputError for a run id that does not exist or is no trial, and when the server does not
     answer. Runs that were cut off keep the status RUNNING and are left out unless asked for.
@@ -102,12 +109,13 @@ def trials(
     if run_ids is not None:
         return _named(run_ids)
     tags = {names.KIND: "trial", **({} if study is None else {"study": study}), **(where or {})}
-    return _with_ranks([_row(run) for run in bulk.runs(tags, "FINISHED" if finished else None)])
+    found = bulk.runs(tags, "FINISHED" if finished else None, deleted=deleted)
+    return _with_ranks([row_of(run) for run in found])
 
 
-def trials_of(study: Study, finished: bool = False) -> list[Row]:
+def trials_of(study: Study, finished: bool = False, deleted: bool = False) -> list[Row]:
     """Trials of a study on its own machine, oldest first; the same name elsewhere is left out."""
-    return belonging(study, trials(study.name, finished=finished))
+    return belonging(study, trials(study.name, finished=finished, deleted=deleted))
 
 
 def belonging(study: Study, rows: Iterable[Row]) -> list[Row]:
@@ -139,6 +147,12 @@ def samples_of(run_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     """
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(run_ids, pool.map(samples, run_ids), strict=True))
+
+
+def every_study() -> list[Study]:
+    """The designs of all studies that were ever started here and are still in the store, the deleted
+    ones too, oldest first."""
+    return [_study(run) for run in bulk.runs({names.KIND: "study"}, deleted=True)]
 
 
 def studies() -> list[Study]:
@@ -217,7 +231,7 @@ def _named(run_ids: Sequence[str]) -> list[Row]:
             raise InputError(
                 f"run '{run_id}' is no trial; expected one made by <workload>_<framework> or by study"
             )
-    return _with_ranks([_row(found[run_id]) for run_id in run_ids])
+    return _with_ranks([row_of(found[run_id]) for run_id in run_ids])
 
 
 def _with_ranks(rows: list[Row]) -> list[Row]:
@@ -241,7 +255,8 @@ def _with_ranks(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _row(run: Found) -> Row:
+def row_of(run: Found) -> Row:
+    """One trial as its run says it, and whether that is what was recorded."""
     tags, params = run.tags, run.params
     cell = {key: tags.get(key, params.get(key, names.ABSENT.get(key, ""))) for key in names.CELL}
     cell |= {k.removeprefix(names.SIZE): v for k, v in tags.items() if k.startswith(names.SIZE)}
@@ -250,7 +265,8 @@ def _row(run: Found) -> Row:
         run_id=run.run_id,
         name=run.name,
         status=run.status,
-        start_seconds=run.start_milliseconds / 1000,
+        # Of the trial where it says so: its run may be written later, and be moved in time.
+        start_seconds=_seconds(tags.get("started")) or run.start_milliseconds / 1000,
         study=tags.get("study", ""),
         arm=tags.get("arm", cell["framework"]),
         pair=_whole(tags.get("pair")),
@@ -268,6 +284,10 @@ def _row(run: Found) -> Row:
         source=tags.get("source", "measured"),
         facts={key: value for key, value in tags.items() if key.startswith("machine_")},
         parent=tags.get("mlflow.parentRunId", ""),
+        end_seconds=_seconds(tags.get("ended")),
+        deleted=run.deleted,
+        altered=digest.altered(tags, run.metrics) if digest.TAG in tags else None,
+        tags=tags,
     )
 
 
@@ -279,6 +299,13 @@ def _json(text: str | None) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None  # a tag that was cut or edited is no evidence
     return value if isinstance(value, dict) else None
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None  # cut or edited: the digest says so
 
 
 def _whole(text: str | None) -> int | None:

@@ -42,8 +42,10 @@ def runs(
     tags: Mapping[str, str] | None = None,
     status: str | None = None,
     run_ids: Sequence[str] | None = None,
+    deleted: bool = False,
 ) -> list[Found]:
-    """Active runs of all active experiments that carry these tags, oldest first.
+    """Active runs of all active experiments that carry these tags, oldest first; with `deleted` those
+    too that were deleted, alone or with their experiment, and not yet removed for good.
 
     tags: all of them, compared exactly. status: FINISHED, RUNNING, ...; None = any. run_ids: only
     these; one that does not exist is left out. Raises InputError when the store cannot be reached,
@@ -52,7 +54,7 @@ def runs(
     for text in (*(tags or {}).keys(), *(tags or {}).values(), *(run_ids or ())):
         if "'" in text or "`" in text:
             raise InputError(f"{text!r} holds a quote; use letters, digits, '.', '_' and '-'")
-    wanted = Wanted(dict(tags or {}), status, None if run_ids is None else tuple(run_ids))
+    wanted = Wanted(dict(tags or {}), status, None if run_ids is None else tuple(run_ids), deleted)
     with reachable():
         uri = mlflow.get_tracking_uri()
         found = _source(uri).runs(uri, wanted)

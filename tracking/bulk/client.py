@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
 from tracking.bulk.columns import Found, Part, Points, Wanted, chunks
@@ -12,11 +13,12 @@ _PAGE = 250
 _IDS = 100  # of runs in one filter
 
 
-def experiment_ids(uri: str) -> list[str]:
-    """Of every active experiment."""
+def experiment_ids(uri: str, deleted: bool = False) -> list[str]:
+    """Of every active experiment, or of every one."""
     mlflow_client, found, token = MlflowClient(uri), [], None
+    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
     while True:
-        page = mlflow_client.search_experiments(page_token=token)
+        page = mlflow_client.search_experiments(view_type=view, page_token=token)
         found += [str(experiment.experiment_id) for experiment in page]
         token = page.token
         if not token:
@@ -25,13 +27,14 @@ def experiment_ids(uri: str) -> list[str]:
 
 def runs(uri: str, wanted: Wanted) -> list[Found]:
     """Page after page of MLflow's search."""
-    mlflow_client, experiments = MlflowClient(uri), experiment_ids(uri)
+    mlflow_client, experiments = MlflowClient(uri), experiment_ids(uri, wanted.deleted)
+    view = ViewType.ALL if wanted.deleted else ViewType.ACTIVE_ONLY
     found = []
     for condition in conditions(wanted):
         token = None
         while True:
             page = mlflow_client.search_runs(
-                experiments, condition, max_results=_PAGE, page_token=token
+                experiments, condition, view, max_results=_PAGE, page_token=token
             )
             found += [
                 Found(
@@ -42,6 +45,7 @@ def runs(uri: str, wanted: Wanted) -> list[Found]:
                     params=run.data.params,
                     tags=run.data.tags,
                     metrics=run.data.metrics,
+                    deleted=run.info.lifecycle_stage == "deleted",
                 )
                 for run in page
             ]

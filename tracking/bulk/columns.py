@@ -14,11 +14,13 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which runs: those with all these tags and this status; run_ids None = any."""
+    """Which runs: those with all these tags and this status; run_ids None = any. deleted: those that
+    were deleted too, as long as the store still has them."""
 
     tags: Mapping[str, str]
     status: str | None
     run_ids: tuple[str, ...] | None
+    deleted: bool = False
 
     def condition(self) -> str:
         """All but the run ids, in MLflow's filter language."""
@@ -39,6 +41,7 @@ class Found:
     params: dict[str, str]
     tags: dict[str, str]
     metrics: dict[str, float]
+    deleted: bool = False
 
 
 class Part(NamedTuple):

@@ -47,7 +47,7 @@ def revision(uri: str) -> str | None:
 
 def runs(uri: str, wanted: Wanted) -> list[Found]:
     """Four statements per 250 runs."""
-    experiments = [int(experiment) for experiment in experiment_ids(uri)]
+    experiments = [int(experiment) for experiment in experiment_ids(uri, wanted.deleted)]
     with _connected(uri) as connection:
         heads = _heads(connection, experiments, wanted)
         shared: dict[str, str] = {}  # most values are the same in many runs: kept once
@@ -56,7 +56,7 @@ def runs(uri: str, wanted: Wanted) -> list[Found]:
             params, tags = (_texts(connection, table, ids, shared) for table in (_PARAM, _TAG))
             metrics = _last_metrics(connection, ids)
             for run_id in ids:
-                name, status, start = heads[run_id]
+                name, status, start, stage = heads[run_id]
                 found.append(
                     Found(
                         run_id=run_id,
@@ -66,6 +66,7 @@ def runs(uri: str, wanted: Wanted) -> list[Found]:
                         params=params[run_id],
                         tags=tags[run_id],
                         metrics=metrics[run_id],
+                        deleted=stage == "deleted",
                     )
                 )
     # Again, because a database may compare text without regard to case.
@@ -110,11 +111,13 @@ def _connected(uri: str) -> Iterator[Connection]:
 
 def _heads(
     connection: Connection, experiments: list[int], wanted: Wanted
-) -> dict[str, tuple[str, str, int]]:
-    """run id -> name, status, start."""
-    statement = select(_RUN.run_uuid, _RUN.name, _RUN.status, _RUN.start_time).where(
-        _RUN.lifecycle_stage == "active", _RUN.experiment_id.in_(experiments)
-    )
+) -> dict[str, tuple[str, str, int, str]]:
+    """run id -> name, status, start, whether active or deleted."""
+    statement = select(
+        _RUN.run_uuid, _RUN.name, _RUN.status, _RUN.start_time, _RUN.lifecycle_stage
+    ).where(_RUN.experiment_id.in_(experiments))
+    if not wanted.deleted:
+        statement = statement.where(_RUN.lifecycle_stage == "active")
     if wanted.status:
         statement = statement.where(_RUN.status == wanted.status)
     for key, value in wanted.tags.items():
@@ -125,7 +128,7 @@ def _heads(
     for ids in some:
         limited = statement if ids is None else statement.where(_RUN.run_uuid.in_(ids))
         rows += connection.execute(limited)
-    return {run_id: (name, status, start) for run_id, name, status, start in rows}
+    return {run_id: tuple(rest) for run_id, *rest in rows}
 
 
 def _texts(

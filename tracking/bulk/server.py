@@ -34,24 +34,27 @@ _NEWEST, _OLDEST = "attributes.start_time DESC", "attributes.start_time ASC"
 
 def runs(uri: str, wanted: Wanted) -> list[Found]:
     """One page if it holds all; else the time before it in windows, read in parallel."""
-    experiments = client.experiment_ids(uri)
+    where = {
+        "experiment_ids": client.experiment_ids(uri, wanted.deleted),
+        "run_view_type": "ALL" if wanted.deleted else "ACTIVE_ONLY",
+    }
     shared: dict[str, str] = {}
     with ThreadPoolExecutor(_REQUESTS) as pool:
         if wanted.run_ids is not None:
             searches = client.conditions(wanted)
             newest: list[Found] = []
         else:
-            newest, token = _page(uri, experiments, wanted.condition(), shared)
+            newest, token = _page(uri, where, wanted.condition(), shared)
             if not token:
                 return newest
-            oldest, _ = _page(uri, experiments, wanted.condition(), shared, 1, order=_OLDEST)
+            oldest, _ = _page(uri, where, wanted.condition(), shared, 1, order=_OLDEST)
             searches = [
                 " and ".join(filter(None, [wanted.condition(), window]))
                 for window in windows(
                     oldest[0].start_milliseconds, newest[-1].start_milliseconds + 1
                 )
             ]
-        older = pool.map(lambda search: _pages(uri, experiments, search, shared), searches)
+        older = pool.map(lambda search: _pages(uri, where, search, shared), searches)
         found = {run.run_id: run for page in older for run in page}
     # Runs of the same millisecond are in both; the first page came first, so the later one holds.
     return [*found.values(), *(run for run in newest if run.run_id not in found)]
@@ -129,16 +132,16 @@ def _history(
     return parts
 
 
-def _pages(uri: str, experiments: list[str], search: str, shared: dict[str, str]) -> list[Found]:
-    return [run for page in _each(uri, experiments, search, shared) for run in page]
+def _pages(uri: str, where: dict[str, Any], search: str, shared: dict[str, str]) -> list[Found]:
+    return [run for page in _each(uri, where, search, shared) for run in page]
 
 
 def _each(
-    uri: str, experiments: list[str], search: str, shared: dict[str, str]
+    uri: str, where: dict[str, Any], search: str, shared: dict[str, str]
 ) -> Iterator[list[Found]]:
     token: str | None = None
     while True:
-        found, token = _page(uri, experiments, search, shared, token=token)
+        found, token = _page(uri, where, search, shared, token=token)
         yield found
         if not token:
             return
@@ -146,7 +149,7 @@ def _each(
 
 def _page(
     uri: str,
-    experiments: list[str],
+    where: dict[str, Any],
     search: str,
     shared: dict[str, str],
     size: int = _PAGE,
@@ -154,7 +157,7 @@ def _page(
     order: str = _NEWEST,
 ) -> tuple[list[Found], str | None]:
     body = {
-        "experiment_ids": experiments,
+        **where,
         "filter": search,
         "max_results": size,
         "order_by": [order],
@@ -184,6 +187,7 @@ def _found(run: dict[str, Any], shared: dict[str, str]) -> Found:
         metrics={
             sys.intern(item["key"]): float(item["value"]) for item in data.get("metrics", ())
         },  # NaN comes as a word
+        deleted=info.get("lifecycle_stage") == "deleted",
     )
 
 
