@@ -20,6 +20,7 @@ IDENTITY = "MACHINE_IDENTITY"
 """Variable that says which machine this is where the system's own files do not: in a container they
 are the container's, a new one every time or one for all."""
 
+_PROFILE = Path("/sys/firmware/acpi/platform_profile")
 _CGROUP = Path("/sys/fs/cgroup")  # of this process, as a container sees it
 
 
@@ -79,11 +80,10 @@ def core_quota() -> int | None:
 
 def state(seconds: float = 0.3) -> dict[str, Any]:
     """Load by others, power source, thermal pressure, swap, as they are now."""
-    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
     return {
         "busy_fraction": psutil.cpu_percent(interval=seconds) / 100,
-        "on_battery": bool(battery and not battery.power_plugged),
-        "low_power_mode": _low_power_mode(),
+        "on_battery": on_battery(),
+        "low_power_mode": low_power_mode(),
         "thermal_pressure": thermal_pressure(),
         "swap_used_fraction": psutil.swap_memory().percent / 100,
         "rosetta": _rosetta(),
@@ -161,9 +161,18 @@ def commit(folder: Path) -> tuple[str, bool]:
     return head, dirty
 
 
-def _low_power_mode() -> bool:
+def on_battery() -> bool:
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    return bool(battery and not battery.power_plugged)
+
+
+def low_power_mode() -> bool:
+    """macOS's mode, or Linux's platform profile of that name."""
     if platform.system() != "Darwin":
-        return False
+        try:
+            return _PROFILE.read_text().strip() in ("low-power", "quiet")
+        except OSError:  # most machines have none
+            return False
     # Machines with a high-power mode write `powermode`: 0 automatic, 1 low, 2 high.
     return bool(re.search(r"^\s*(low)?powermode\s+1\s*$", _command("pmset", "-g"), re.MULTILINE))
 

@@ -196,7 +196,7 @@ def test_mac_identity_is_the_platform_uuid_and_stays_secret(mac):
 )
 def test_low_power_mode_on_a_mac(mac, line, low):
     mac["-g"] = PMSET.format(line=line)
-    assert machine._low_power_mode() is low
+    assert machine.low_power_mode() is low
 
 
 def test_rosetta_is_told_by_the_kernel(mac):
@@ -233,7 +233,7 @@ def test_other_systems_have_no_mac_states(monkeypatch):
     monkeypatch.setattr(machine.platform, "system", lambda: "Linux")
     monkeypatch.setattr(machine, "_command", lambda *words: pytest.fail("no command on Linux"))
     assert machine.thermal_pressure() is None
-    assert machine._low_power_mode() is False and machine._rosetta() is False
+    assert machine.low_power_mode() is False and machine._rosetta() is False
 
 
 # --- load of others, commit, commands

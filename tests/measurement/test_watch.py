@@ -107,7 +107,7 @@ def test_the_limit_of_a_container_counts(
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, "_control_groups", lambda: iter([tmp_path]))
+    monkeypatch.setattr(memory, "control_groups", lambda controller: iter([tmp_path]))
     found = memory.available_bytes()
     if available is None:
         assert found > 1000
