@@ -291,7 +291,24 @@ TRIAL_REMEDIES = {
         "multiplied with the reference BLAS of MLX's Linux CPU wheel",
         "Choose blas=mkl or blas=openblas.",
     ),
-    "STOLEN-CPU": ("lost over 10 % of the cores to the hypervisor", "Repeat at a quieter time."),
+    "STOLEN-CPU": ("lost over 5 % of the cores to the hypervisor", "Repeat at a quieter time."),
+    "CPU-QUOTA": (
+        "were held back by a container's limit of processor time",
+        "Give as many threads as the limit has cores, or raise the limit.",
+    ),
+    "CLOCK": (
+        "ran at a clock far below what the processor or GPU is made for",
+        "Look for a power limit, a power-saving profile or heat.",
+    ),
+    "GPU-SHARED": (
+        "shared the GPU with other programs",
+        "End them, or choose a free GPU with CUDA_VISIBLE_DEVICES.",
+    ),
+    "SUSPENDED": ("slept half way, or had the clock set", "Keep the machine awake and repeat."),
+    "UNWATCHED": (
+        "were not watched to their end, so that nothing is known of the machine's state",
+        "Look into machine.json for the reason, and repeat.",
+    ),
     "TF32": ("rounded float32 products to TF32", "Set MLX_ENABLE_TF32=0."),
     "OUT-OF-MEMORY": (
         "ended for lack of memory and have no times",
@@ -317,7 +334,10 @@ TRIAL_REMEDIES = {
     "SYNTHETIC": ("used generated data, as asked for", "Leave out dataset for the real one."),
     "BATTERY": ("ran on battery", "Plug the machine in."),
     "LOW-POWER": ("ran in low power mode", "Switch it off."),
-    "SWAP": ("ran with more than half of the swap in use", "Free memory."),
+    "SWAP": (
+        "ran while the machine was short of memory (much swap in use, pages moved, or processes waiting)",
+        "Free memory.",
+    ),
     "RESTARTED": (
         "were started again from the last epoch after a rank had ended before its time",
         "Repeat them for times of one piece.",

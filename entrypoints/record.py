@@ -35,11 +35,11 @@ UNSERVED = (
 def flags(measured: Measured, spec: TrialSpec) -> list[str]:
     """Names of what a reader must know before believing the numbers."""
     conditions = measured.result["conditions"]
-    found = machine.flags(measured.before)
-    if measured.others_fraction > machine.BUSY_FRACTION and "LOAD" not in found:
-        found.append("LOAD")
-    if measured.stolen_fraction > machine.BUSY_FRACTION:
-        found.append("STOLEN-CPU")
+    # Load before the worker began is not load of the trial: that is what the watch is for.
+    before = [flag for flag in machine.flags(measured.before) if flag != "LOAD"]
+    if "gpu" not in conditions["device"]:
+        before = [flag for flag in before if flag != "GPU-SHARED"]
+    found = list(dict.fromkeys([*before, *measured.seen.found]))
     if "cpu" in conditions["device"] and conditions["numerics"]["blas_name"] == "reference":
         found.append("REFERENCE-BLAS")
     if not measured.result["completed"]:
@@ -103,6 +103,7 @@ def values(
     machines = _hosts(measured)  # each of them costs
     cost = spec.price_per_hour * machines * seconds / 3600 if spec.price_per_hour else None
     add("cost/usd", cost, "no price given (parameter price_per_hour)")
+    found |= measured.seen.values()
     return found, missing
 
 
@@ -246,6 +247,7 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
         "parity": json.dumps(measured.result["parity"]),
         "receipt": json.dumps(receipt),
         "flags": ",".join(found_flags),
+        "flags_seen": json.dumps(measured.seen.found) if measured.seen.found else "",
         "not_measured": json.dumps(missing),
         "energy_source": measured.energy.source or "none",
         "data_sha256": conditions["data"]["sha256"],
@@ -262,7 +264,7 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
     }
     return write.Record(
         name=f"{place['arm']} block {place['pair']}" if place.get("pair") else name,
-        note=_note(condition, run_level, missing, found_flags, conditions),
+        note=_note(condition, run_level, missing, found_flags, conditions, measured.seen.found),
         params={
             **{
                 k: v
@@ -286,7 +288,7 @@ def _series(measured: Measured) -> dict[str, list[float]]:
     series = {k: v for k, v in trial.items() if isinstance(v, list)}
     for size, seconds in trial.get("batch_seconds", {}).items():
         series[throughput.SERIES + size] = seconds
-    return series
+    return series | measured.seen.series()
 
 
 def _files(measured: Measured, series: Mapping[str, list[float]]) -> Path:
@@ -307,6 +309,7 @@ def _note(
     missing: Mapping[str, str],
     found_flags: list[str],
     conditions: Mapping[str, Any],
+    seen: Mapping[str, Mapping[str, str]],
 ) -> str:
     """The run's description in the UI, Markdown."""
     mode = condition["mode"]
@@ -328,9 +331,14 @@ def _note(
         *([UNSERVED, ""] if mode == "train" and condition["framework"] not in SERVED else []),
         f"Flags: {', '.join(found_flags) or 'none'}.",
         "",
+        *[f"- {flag} in {_phases(phases)}" for flag, phases in seen.items()],
         *[f"- `{name}` not measured: {reason}" for name, reason in missing.items()],
     ]
     return "\n".join(lines)
+
+
+def _phases(phases: Mapping[str, str]) -> str:
+    return "; ".join(f"{phase}: {what}" for phase, what in phases.items())
 
 
 def sentence(mode: str, condition: Mapping[str, str], found: Mapping[str, float]) -> str:

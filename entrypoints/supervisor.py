@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import frameworks
 import models
 from entrypoints import faults, overlay
@@ -24,6 +22,7 @@ from entrypoints.processes import Listener, run_worker
 from measurement import blas, energy, machine
 from measurement.errors import InputError
 from measurement.job import SHARED
+from measurement.monitor import Monitor, Seen
 from measurement.schedule import Condition
 from models.download import directory
 from serving import trained
@@ -65,10 +64,9 @@ class Measured:
     events: list[dict[str, Any]]
     result: dict[str, Any]
     before: dict[str, Any]
-    others_fraction: float
-    stolen_fraction: float
     energy: energy.Energy
     train_window: tuple[float, float]
+    seen: Seen = Seen()
 
 
 def resolve(
@@ -225,6 +223,7 @@ def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
 
     def on_event(event: dict[str, Any]) -> None:
         nonlocal window
+        monitor.see(event)
         events.append(event)
         watch.see(event)
         if event["event"] == "ready":
@@ -237,25 +236,27 @@ def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
 
     before = machine.state()
     given = worker_spec(spec, "measure", any(m for m, _ in meters.values()))
-    if spec.condition.ranks > 1:
-        found = run_job(given, spec.hostfile, spec.max_restarts, folder, on_event)
-        if found is None:
-            raise Joined(f"this host's ranks have ended; the run is on the first host ({folder})")
-        result = found
-        _whole_job(result, events)
-        watch.energy = _job_energy(result["ranks"])
-    else:
-        result = run_worker(given, folder, on_event)
+    with Monitor(spec.mode, spec.condition.ranks) as monitor:
+        if spec.condition.ranks > 1:
+            found = run_job(given, spec.hostfile, spec.max_restarts, folder, on_event)
+            if found is None:
+                raise Joined(
+                    f"this host's ranks have ended; the run is on the first host ({folder})"
+                )
+            result = found
+            _whole_job(result, events)
+            watch.energy = _job_energy(result["ranks"])
+        else:
+            result = run_worker(given, folder, on_event)
     measured = Measured(
         folder=folder,
         start_seconds=start,
         events=events,
         result=result,
         before=before,
-        others_fraction=watch.others,
-        stolen_fraction=watch.stolen,
         energy=watch.energy or window.stop(),
         train_window=(watch.train_start, watch.train_stop),
+        seen=monitor.seen(),
     )
     (folder / "config.json").write_text(
         json.dumps({"workload": spec.workload, "framework": spec.condition.framework, **spec.sizes})
@@ -265,9 +266,8 @@ def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
             {
                 "facts": machine.facts(),
                 "before": before,
-                "others_fraction": watch.others,
-                "stolen_fraction": watch.stolen,
                 "energy": asdict(measured.energy),
+                **measured.seen.as_json(),
             },
             indent=1,
         )
@@ -352,30 +352,14 @@ def _plan(spec: TrialSpec, metered: bool) -> dict[str, Any]:
 
 
 class _Watch:
-    """What others did to the machine between the first epoch and the end of training."""
+    """When training began and ended, and the energy of the window after it."""
 
     def __init__(self) -> None:
-        self.others = self.stolen = self.train_start = self.train_stop = 0.0
+        self.train_start = self.train_stop = 0.0
         self.energy: energy.Energy | None = None
-        self._load: machine.LoadWindow | None = None
-        self._cpu = 0.0
 
     def see(self, event: dict[str, Any]) -> None:
-        if event["event"] == "epoch_begin" and self._load is None:
+        if event["event"] == "epoch_begin" and not self.train_start:
             self.train_start = time.time()
-            self._load, self._cpu = machine.LoadWindow(), _cpu_seconds(event)
-        elif event["event"] == "trained" and self._load is not None:
+        elif event["event"] == "trained" and self.train_start:
             self.train_stop = time.time()
-            self.others, self.stolen = self._load.stop(_cpu_seconds(event) - self._cpu)
-
-
-def _cpu_seconds(event: dict[str, Any]) -> float:
-    """Of the worker, or of a job's ranks on this host and their launcher, so far."""
-    total = 0.0
-    for pid in event.get("pids") or [event["pid"]]:
-        try:
-            times = psutil.Process(pid).cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total

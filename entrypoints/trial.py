@@ -260,6 +260,8 @@ def summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
         click.echo(f"  batches of {size}: {rate:,.1f} items/s")
     for flag in record.flags(measured, spec):
         click.echo(f"  {meaning(flag)}")
+        for phase, what in measured.seen.found.get(flag, {}).items():
+            click.echo(f"    {phase}: {what}")
     if "energy/joules" in missing:
         click.echo(f"  energy not measured: {missing['energy/joules']}")
     if (text_file := measured.folder / TEXT).exists():

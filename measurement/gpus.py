@@ -71,9 +71,7 @@ class Cards:
 
     def _others_busy(self, number: int, own: Collection[int]) -> float | None:
         handle = self._handles[number]
-        found = self._ask(
-            self._library.nvmlDeviceGetProcessUtilization, handle, self._seen[number]
-        )
+        found = self._ask(self._library.nvmlDeviceGetProcessUtilization, handle, self._seen[number])
         if not found or any(not os.path.exists(f"/proc/{one.pid}") for one in found):
             return None
         self._seen[number] = max(one.timeStamp for one in found)
@@ -97,8 +95,10 @@ def _open(count: int) -> tuple[Any, list[Any]]:
     try:
         pynvml.nvmlInit()
         named = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = [str(n) for n in range(pynvml.nvmlDeviceGetCount())] if named is None else (
-            [name.strip() for name in named.split(",") if name.strip()]
+        names = (
+            [str(n) for n in range(pynvml.nvmlDeviceGetCount())]
+            if named is None
+            else ([name.strip() for name in named.split(",") if name.strip()])
         )
         return pynvml, [_handle(pynvml, name) for name in names[:count]]
     except pynvml.NVMLError:  # no driver, no such card, or a part of one, which says little

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from measurement.gpus import Card
 from measurement.readings import Reading
 
 BUSY_SHARE = 0.10
@@ -138,8 +139,10 @@ def _most(values: Iterable[Any]) -> Any:
 
 
 _SUMS = ("slept_seconds", "swapped_bytes", "heat")
-_MOST = ("thermal_pressure", "swap_used_bytes", "on_battery", "low_power", "gpu_used_bytes")
-_MOST += ("gpu_others", "gpu_others_bytes")
+_MOST = (
+    "thermal_pressure", "swap_used_bytes", "on_battery", "low_power", "gpu_used_bytes", "gpu_others",
+    "gpu_others_bytes",
+)  # fmt: skip
 
 
 def merged(samples: Sequence[Sample], phase: str) -> Sample:
@@ -235,15 +238,14 @@ def _said_of_gpu(now: Sample) -> dict[str, str]:
     return found
 
 
-def said_before(samples: Sequence[Sample]) -> dict[str, str]:
-    """Of the GPU before the work began: what is used then is used by others, whatever a driver shows
-    of processes. The least of all samples, since the last trial's end is not yet forgotten at first."""
-    busy = min((s.gpu_busy_share for s in samples if s.gpu_busy_share is not None), default=0.0)
-    held = min((s.gpu_used_bytes for s in samples if s.gpu_used_bytes is not None), default=0)
+def said_before(cards: Sequence[Card]) -> dict[str, str]:
+    """Of the GPUs before the worker began: what is used then is used by others, whatever a driver shows
+    of processes."""
+    busy, held = _most(card.busy_share for card in cards), _most(card.used_bytes for card in cards)
     found = []
-    if busy > GPU_IDLE_SHARE:
+    if (busy or 0) > GPU_IDLE_SHARE:
         found.append(f"others used {busy:.0%} of the GPU")
-    if held > GPU_OTHERS_BYTES:
+    if (held or 0) > GPU_OTHERS_BYTES:
         found.append(f"others held {held / 2**30:.1f} GiB of the GPU's memory")
     return {"GPU-SHARED": "; ".join(found)} if found else {}
 

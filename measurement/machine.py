@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 
 BUSY_FRACTION = 0.10  # of all cores, by other processes
+GPU_BUSY_FRACTION = 0.30
+"""Of a Mac's GPU, before the worker: drawing the desktop takes up to about a fifth."""
 IDENTITY = "MACHINE_IDENTITY"
 """Variable that says which machine this is where the system's own files do not: in a container they
 are the container's, a new one every time or one for all."""
@@ -85,8 +87,9 @@ def state(seconds: float = 0.3) -> dict[str, Any]:
         "on_battery": on_battery(),
         "low_power_mode": low_power_mode(),
         "thermal_pressure": thermal_pressure(),
-        "swap_used_fraction": psutil.swap_memory().percent / 100,
+        "swap_used_fraction": _swap_used(),
         "rosetta": _rosetta(),
+        "gpu_busy_fraction": gpu_busy(),
     }
 
 
@@ -105,6 +108,8 @@ def flags(now: dict[str, Any]) -> list[str]:
         found.append("SWAP")
     if now["rosetta"]:
         found.append("ROSETTA")
+    if (now.get("gpu_busy_fraction") or 0) > GPU_BUSY_FRACTION:
+        found.append("GPU-SHARED")
     return found
 
 
@@ -159,6 +164,24 @@ def commit(folder: Path) -> tuple[str, bool]:
     status = ("status", "--porcelain", "--", ".", ":(exclude)results")
     dirty = bool(head and _command("git", "-C", str(folder), *status))
     return head, dirty
+
+
+def _swap_used() -> float:
+    """Of all swap; of the memory on macOS, which makes its swap files as large as they need be, so
+    that of them much is always used."""
+    swap = psutil.swap_memory()
+    if platform.system() == "Darwin":
+        return float(swap.used / max(swap.total, psutil.virtual_memory().total))
+    return float(swap.percent / 100)
+
+
+def gpu_busy() -> float | None:
+    """Share of a Mac's GPU that is in use now, by whomever; None elsewhere (see measurement.gpus)."""
+    if platform.system() != "Darwin":
+        return None
+    text = _command("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator")
+    found = re.findall(r'"Device Utilization %"=(\d+)', text)
+    return max(map(int, found)) / 100 if found else None
 
 
 def on_battery() -> bool:

@@ -141,7 +141,9 @@ class Monitor:
         self._see_peak(kind, event)
 
     def _see_peak(self, kind: str, event: Mapping[str, Any]) -> None:
-        peaks = [memory.peak_bytes(pid) for pid in event.get("pids", [])[1:] or [event.get("pid", -1)]]
+        peaks = [
+            memory.peak_bytes(pid) for pid in event.get("pids", [])[1:] or [event.get("pid", -1)]
+        ]
         last, self._peak = self._peak, None if None in peaks else sum(p or 0 for p in peaks)
         if kind in _AFTER_PEAK and self._peaks == (None, None):
             self._peaks = last, self._peak
@@ -186,7 +188,7 @@ class Monitor:
             if name not in UNTIMED
         }
         if self._on_gpu:
-            said[START] = limits.said_before([s for s in samples if s.phase == START])
+            said[START] = limits.said_before(self._first.cards)
         if self._missing:
             said[self._phase] = {"UNWATCHED": f"the watch failed ({self._missing})"}
         for name, flags in said.items():

@@ -42,8 +42,12 @@ class Reading:
     swapped_bytes: int | None = None  # in and out
     swap_used_bytes: int = 0
     memory_stalled_seconds: float | None = None  # in which some process waited for memory (Linux)
-    throttled_seconds: float | None = None  # that a control group's limit took, per core of the limit
-    heat: float | None = None  # seconds, or events where the kernel does not time them, of throttling
+    throttled_seconds: float | None = (
+        None  # that a control group's limit took, per core of the limit
+    )
+    heat: float | None = (
+        None  # seconds, or events where the kernel does not time them, of throttling
+    )
     heat_unit: str = "s"
     thermal_pressure: int | None = None  # macOS, 0 to 4
     clock_share: float | None = None  # of the highest clock that a busy processor has
@@ -112,7 +116,7 @@ class Reader:
             times = psutil.cpu_times()
             count = psutil.cpu_count() or 1
             total = times.user + times.system + getattr(times, "nice", 0.0)
-            return {number: total / count for number in range(count)}, 0.0
+            return dict.fromkeys(range(count), total / count), 0.0
         busy, stolen = {}, 0
         for line in (PROC / "stat").read_bytes().splitlines():
             if not line.startswith(b"cpu"):

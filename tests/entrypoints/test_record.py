@@ -13,12 +13,22 @@ from analysis.flags import meaning
 from entrypoints import record
 from entrypoints.supervisor import Measured, TrialSpec
 from measurement.energy import Energy
+from measurement.monitor import Seen
 from measurement.schedule import Condition
 
 SIZES = {"hidden_size": 8, "layers": 2, "batch_size": 4, "train_items": 8, "test_items": 4}
 SPEC = TrialSpec(
     "mnist", Condition("mlx"), "smoke", SIZES, 0, 2, "mnist", "auto", 0.9, price_per_hour=3600.0
 )
+STATE = {
+    "busy_fraction": 0.0,
+    "on_battery": False,
+    "low_power_mode": False,
+    "thermal_pressure": None,
+    "swap_used_fraction": 0.0,
+    "rosetta": False,
+    "gpu_busy_fraction": None,
+}
 NO_METER = Energy(None, None, 0.0, "", "not measured: no meter")
 
 
@@ -55,22 +65,12 @@ def measured(device: str = "cpu", **changes: Any) -> Measured:
         "versions": {"framework": "1"},
         "data": {"name": "mnist"},
     }
-    state = {
-        "busy_fraction": 0.0,
-        "on_battery": False,
-        "low_power_mode": False,
-        "thermal_pressure": None,
-        "swap_used_fraction": 0.0,
-        "rosetta": False,
-    }
     base = Measured(
         folder=Path("."),
         start_seconds=0.0,
         events=[],
         result={"trial": trial, "conditions": conditions, "completed": True},
-        before=state,
-        others_fraction=0.0,
-        stolen_fraction=0.0,
+        before=STATE,
         energy=NO_METER,
         train_window=(0.0, 0.0),
     )
@@ -109,8 +109,8 @@ def test_the_blas_is_a_condition_of_the_cpu_only() -> None:
 @pytest.mark.parametrize(
     ("changes", "flag"),
     [
-        ({"others_fraction": 0.5}, "LOAD"),
-        ({"stolen_fraction": 0.5}, "STOLEN-CPU"),
+        ({"seen": Seen(found={"LOAD": {"latency": "others used 50%"}})}, "LOAD"),
+        ({"before": {**STATE, "on_battery": True}}, "BATTERY"),
         ({"trial": {"epoch_loss": [1.0, float("nan")]}}, "DIVERGED"),
         ({"numerics": {"tf32": "on"}}, "TF32"),
     ],

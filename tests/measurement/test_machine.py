@@ -21,6 +21,7 @@ CALM = {
     "thermal_pressure": None,
     "swap_used_fraction": 0.0,
     "rosetta": False,
+    "gpu_busy_fraction": None,
 }
 SPOILED = {
     "busy_fraction": (0.11, "LOAD"),
@@ -29,6 +30,7 @@ SPOILED = {
     "thermal_pressure": (1, "THERMAL"),
     "swap_used_fraction": (0.51, "SWAP"),
     "rosetta": (True, "ROSETTA"),
+    "gpu_busy_fraction": (0.31, "GPU-SHARED"),
 }
 PMSET = """System-wide power settings:
 Currently in use:
