@@ -15,7 +15,7 @@ import models
 from analysis import throughput
 from analysis.fairness import OWN_BLAS
 from analysis.units import quantity
-from entrypoints import code_size
+from entrypoints import code_size, installed, recipe
 from entrypoints.processes import ROOT
 from entrypoints.supervisor import Measured, TrialSpec, threads_of
 from entrypoints.values import energy_share, of, timed_seconds
@@ -261,6 +261,7 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
         "started": f"{measured.start_seconds:.3f}",
         "ended": f"{time.time():.3f}",
         digest.SAMPLES: digest.of_samples(series),
+        **recipe.tags(measured, spec),
     }
     return write.Record(
         name=f"{place['arm']} block {place['pair']}" if place.get("pair") else name,
@@ -278,7 +279,7 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
         tags={**tags, **digest.sign(tags, found_points)},
         points=[*found_points, *sampler.points()],
         dataset={k: str(v) for k, v in conditions["data"].items()},
-        files=_files(measured, series),
+        files=_files(measured, spec, series),
     )
 
 
@@ -291,13 +292,15 @@ def _series(measured: Measured) -> dict[str, list[float]]:
     return series | measured.seen.series()
 
 
-def _files(measured: Measured, series: Mapping[str, list[float]]) -> Path:
-    """The artifacts of a trial: samples as one table, what the worker said, its weights."""
+def _files(measured: Measured, spec: TrialSpec, series: Mapping[str, list[float]]) -> Path:
+    """The artifacts of a trial: samples as one table, what the worker said, what is installed."""
     folder = measured.folder / "artifacts"
     folder.mkdir()
     write.write_samples(folder / names.SAMPLES, series)
     (folder / "trial.json").write_text(json.dumps(measured.result, indent=1))
     (folder / "machine.json").write_bytes((measured.folder / "machine.json").read_bytes())
+    environment = json.dumps(installed.environment(spec.condition), indent=1)
+    (folder / recipe.ENVIRONMENT).write_text(environment)
     if (text := measured.folder / TEXT).exists():
         (folder / TEXT).write_bytes(text.read_bytes())
     return folder

@@ -13,6 +13,7 @@ import numpy as np
 import frameworks
 import models
 from measurement import generation, identity, streaming, trial
+from measurement.digest import digest
 from measurement.errors import InputError
 from measurement.evidence import (
     PROBE_SEED,
@@ -261,8 +262,10 @@ class Session(Base):
             "train_items": self._items(),
             "test_items": len(self.test_labels),
         }
-        source = "drawn from the seed" if self.drawn else "a trial's trained weights"
-        return self._conditions(data, {"source": source, "sha256": ""})
+        if self.drawn:
+            return self._conditions(data, {"source": "drawn from the seed", "sha256": ""})
+        weights = {"source": "a trial's trained weights", "sha256": digest(self.initial)}
+        return self._conditions(data, weights)
 
 
 class GenerationSession(Base):

@@ -46,7 +46,7 @@ NO_OPTIMISER = "none"  # of work that learns nothing
 COMPLETION_BOUNDS = (1.6, 2.5)
 RESIDUE_BOUND = 0.5
 # After whole epochs two float32 trainings drift apart a little by rounding alone.
-_RECEIPT_TOLERANCE = 0.05
+RECEIPT_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def receipt_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None)
         if not isinstance(a.get(name), int) or a[name] != b.get(name):
             return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
     for name in close:
-        if not _close(a.get(name), b.get(name), _RECEIPT_TOLERANCE):
+        if not _close(a.get(name), b.get(name), RECEIPT_TOLERANCE):
             return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
     for name in texts:
         if not isinstance(a.get(name), str) or a[name] != b.get(name):

@@ -9,7 +9,6 @@ import numpy as np
 
 from measurement.errors import InputError
 
-
 SOUND = "none"
 """An arm without a deliberate mistake."""
 

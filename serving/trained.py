@@ -47,12 +47,7 @@ def read(folder: Path) -> Trained:
             f"{folder / CONFIG_FILE} is no trial's configuration ({type(error).__name__}: {error});"
             " run the trial again"
         ) from None
-    try:
-        weights = load_file(folder / WEIGHTS_FILE)
-    except SafetensorError as error:
-        raise InputError(
-            f"{folder / WEIGHTS_FILE} cannot be read ({error}); run the trial again"
-        ) from None
+    weights = arrays(folder / WEIGHTS_FILE)
     expected = {name: shape for name, (shape, _) in config.parameters().items()}
     present = {name: value.shape for name, value in weights.items()}
     for name in sorted(expected | present):
@@ -62,6 +57,15 @@ def read(folder: Path) -> Trained:
                 f" configuration says {expected.get(name, 'no such parameter')}; run it again"
             )
     return Trained(workload, framework, config, weights)
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a file of safetensors by its name. Raises InputError."""
+    try:
+        found: dict[str, np.ndarray] = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} cannot be read ({error}); run the trial again") from None
+    return found
 
 
 def read_of(workload: str, checkpoint: str) -> Trained:
