@@ -22,13 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from mlflow.tracking import MlflowClient
 
 SIZE = 512
 WAIT_SECONDS = 120.0  # for a kill that never comes
 # Stage -> the functions that are it, innermost first where one calls another.
 STAGES = {
-    "opening the store": ("tracking.store:prepare",),
+    "opening the store": (
+        "tracking.sqlite:make",
+        "tracking.store:prepare",
+        "mlflow.store.tracking.sqlalchemy_store:SqlAlchemyStore.__init__",
+    ),
     "opening the study": ("entrypoints.study:open_study",),
     "begin of a run": ("tracking.write:begin",),
     "measuring": ("entrypoints.supervisor:measure",),
@@ -151,6 +154,11 @@ class Tracer:
         elif name in _STEPS:
             self.step(name)
 
+    def statement(self, _connection: Any, _cursor: Any, text: str, *_: Any) -> None:
+        """What changes tables is no part of a transaction everywhere."""
+        if text.lstrip().startswith(("CREATE", "ALTER", "DROP")):
+            self.step(" ".join(text.split()[:3]))
+
     def step(self, what: str) -> None:
         if getattr(self._busy, "now", False):
             return
@@ -179,8 +187,9 @@ def trace(page: Page, module: str) -> Any:
         for name in functions:
             where, attribute = name.split(":")
             if "." in attribute:
-                method = attribute.split(".")[1]
-                setattr(MlflowClient, method, tracer.stage(stage, getattr(MlflowClient, method)))
+                owner, method = attribute.split(".")
+                kind = getattr(importlib.import_module(where), owner)  # noqa: TID251
+                setattr(kind, method, tracer.stage(stage, getattr(kind, method)))
                 continue
             original = getattr(importlib.import_module(where), attribute)  # noqa: TID251
             wrapped = tracer.stage(stage, original)
@@ -188,6 +197,7 @@ def trace(page: Page, module: str) -> Any:
                 if getattr(holder, attribute, None) is original:
                     setattr(holder, attribute, wrapped)
     sqlalchemy.event.listen(sqlalchemy.Engine, "commit", lambda _: tracer.step("commit"))
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", tracer.statement)
     sys.addaudithook(tracer.event)
     return loaded
 

@@ -14,12 +14,14 @@ from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from measurement.errors import InputError
+from tracking import sqlite
 
 
 @contextmanager
 def reachable() -> Iterator[None]:
     """Turns a store that cannot be reached or written into an InputError; other errors pass."""
     try:
+        sqlite.make(mlflow.get_tracking_uri())
         yield
     except (RequestException, SQLAlchemyError, OSError) as error:
         raise _unreachable(error) from None
