@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from measurement.evidence import (
     work_digest,
 )
 from measurement.framework import Framework
+from measurement.operations import Counted, Operations, total
 from models.batches import epoch_rows
 from models.parameters import draw
 
@@ -225,11 +227,45 @@ class Session(Base):
     def evidence(self, values: dict[str, np.ndarray] | None = None) -> Evidence:
         """values: initial ones, in place of those every trial draws for its evidence. Dropout, whose
         masks no two frameworks draw alike, is left out of it: by a session without."""
+        counted = self.counted()
         if getattr(self.config, "dropout", 0):
             sizes = self.spec["sizes"] | {"dropout": 0.0}
-            return Session(
-                self.spec | {"sizes": sizes}, self.twin, framework=self.framework
-            ).evidence(values)
+            without = Session(self.spec | {"sizes": sizes}, self.twin, framework=self.framework)
+            return replace(without._evidence(values), counted=counted)
+        return replace(self._evidence(values), counted=counted)
+
+    def counted(self) -> Counted:
+        """The operations of the very calls that a trial times; changes the state."""
+        framework, work = self.framework, self.work()
+        rows, _ = self.batches(0, PROBE_SEED)[0]
+        step: Callable[[], Any] = functools.partial(work.step, rows)
+        if self.spec["mode"] == "stream":
+            stream = self.stream()
+            step = functools.partial(stream.update, stream.arrivals[0])
+        # A test set that takes longer than a few steps is counted by its first batch.
+        answers = self.config.infer_flops_per_item() * len(self.test_items)
+        if answers <= 4 * self.config.train_flops_per_item() * self.config.batch_size:
+            every: Callable[[], Any] = work.predict_all
+        else:
+            every = functools.partial(self.predict, self.test[0][0])
+        return Counted(
+            {
+                "step": self._together(framework.count(step, self.state)),
+                "answer": framework.count(functools.partial(work.predict_one, 0), self.model),
+                "pass over the test set": framework.count(every, self.model),
+            },
+            framework.stored(self.model, self.state),
+        )
+
+    def _together(self, found: Operations) -> Operations:
+        """Of all ranks, each of which does its part of a step."""
+        if self.framework.ranks == 1:
+            return found
+        gather = self.framework.gather  # type: ignore[attr-defined]
+        parts = gather(json.dumps(asdict(found)).encode())
+        return total([Operations(**json.loads(part)) for part in parts])
+
+    def _evidence(self, values: dict[str, np.ndarray] | None) -> Evidence:
         rows: list[Any] = []
         steps = models.setting(self.spec["workload"], "PROBE_STEPS")
         while len(rows) < steps:  # a small preset has fewer batches in an epoch
@@ -322,7 +358,7 @@ class GenerationSession(Base):
         count = min(PROBE_STEPS, self.config.decode_tokens - 1)
         tokens = np.random.default_rng(PROBE_SEED).choice(self.config.probe_tokens(), count)
         digest = self.data.sha256 + self.weights["sha256"]
-        return collect_generation(
+        evidence = collect_generation(
             self.framework,
             self.model,
             self.begin,
@@ -331,6 +367,20 @@ class GenerationSession(Base):
             [int(token) for token in tokens],
             self.parameters,
             work_digest(self.spec["workload"], asdict(self.config), digest),
+        )
+        return replace(evidence, counted=self.counted())
+
+    def counted(self) -> Counted:
+        """The operations of the very calls that a trial times, and the cache beside the weights."""
+        framework, work = self.framework, self.work()
+        token, cache = work.begin(0)
+        advance = functools.partial(work.advance, token, cache)
+        return Counted(
+            {
+                "prompt": framework.count(functools.partial(work.begin, 0), self.model),
+                "token": framework.count(advance, self.model),
+            },
+            framework.stored(self.model, list(cache)),
         )
 
     def text(self) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from measurement import switching
 from measurement.errors import InputError
 from measurement.evidence import PROBE_SEED, Evidence, collect_switching, work_digest
 from measurement.framework import TwoDevices
+from measurement.operations import Counted
 
 RESULTS = (("r1", "r2", "r3"), ("a", "b", "c"))
 """What the first device computes of a loop, and the second."""
@@ -72,13 +74,24 @@ class SwitchSession(Base):
 
     def evidence(self) -> Evidence:
         data = self._load(PROBE_SEED)
-        return collect_switching(
+        matrices = [self.second.put(matrix) for matrix in data.test.values()]
+        evidence = collect_switching(
             self.second,
             [self._checked(side) for side in self.sides],
-            [self.second.put(matrix) for matrix in data.test.values()],
+            matrices,
             RESULTS,
             work_digest(self.spec["workload"], asdict(self.config), data.sha256),
         )
+        return replace(evidence, counted=self._counted(matrices))
+
+    def _counted(self, matrices: Sequence[Any]) -> Counted:
+        """The operations of each half, on its own device."""
+        calls = {}
+        for name, side in zip(("first half", "second half"), self.sides, strict=True):
+            place: TwoDevices = side.framework  # type: ignore[assignment]
+            moved = side.move(*matrices)
+            calls[name] = place.count(functools.partial(side.half, *moved), self.model)
+        return Counted(calls, self.second.stored(self.model, list(matrices)))
 
     def _checked(self, side: switching.Side) -> Callable[..., Any]:
         """A half with the move before it, whose results must lie on the device that it names."""

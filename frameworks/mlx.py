@@ -16,9 +16,11 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from frameworks.counting import mlx as counting
 from measurement import blas
 from measurement.errors import InputError
 from measurement.framework import Alone, check_fit
+from measurement.operations import Operations, tally
 
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
@@ -49,6 +51,7 @@ class Adapter(Alone):
         self.select()
         self.dtype = dtype
         self._dtype = _DTYPES[dtype]
+        self._counting = False
         # MLX's own CPU kernels run on one thread; only its BLAS takes `threads`, which it reads
         # from the environment that the supervisor prepares.
 
@@ -64,10 +67,12 @@ class Adapter(Alone):
         name = "libmlx.dylib" if platform.system() == "Darwin" else "libmlx.so"
         state = blas.loaded(str(library / name)).tags()
         # MLX multiplies float32 in TF32 on CUDA and on newer Metal unless this variable is 0.
-        tf32 = self.device == "gpu" and os.environ.get("MLX_ENABLE_TF32", "1") != "0"
-        state["tf32"] = "on" if tf32 else "off"
+        state["tf32"] = "on" if self._tf32() else "off"
         state["pool_threads"] = "1"
         return state
+
+    def _tf32(self) -> bool:
+        return self.device == "gpu" and os.environ.get("MLX_ENABLE_TF32", "1") != "0"
 
     def can_compile(self) -> str | None:
         if self.device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
@@ -82,6 +87,8 @@ class Adapter(Alone):
         return value
 
     def read(self, array: mx.array) -> np.ndarray:
+        if self._counting:  # nothing is computed then
+            return np.zeros(array.shape, np.float32)
         if mx.issubdtype(array.dtype, mx.floating):
             array = array.astype(mx.float32)
         return np.array(array)
@@ -103,11 +110,11 @@ class Adapter(Alone):
         # Without one of these nothing runs: the graph would grow until somebody reads a value. A
         # GPU is kept fed, as PyTorch keeps it (H200: 64 against 87 ms an epoch of MNIST); on the
         # CPU the hand-over costs more than it hides.
-        evaluate = mx.async_eval if self.device == "gpu" else mx.eval
+        evaluate = "async_eval" if self.device == "gpu" else "eval"
 
         def submit(*batch: mx.array) -> mx.array:
             value = function(*batch)
-            evaluate(value, state)
+            getattr(mx, evaluate)(value, state)  # by its name: see frameworks/counting/mlx.py
             return value
 
         return submit
@@ -119,11 +126,11 @@ class Adapter(Alone):
             return predict(model, *inputs)
 
         function = mx.compile(bound, inputs=[model.state]) if compiled else bound
-        evaluate = mx.async_eval if self.device == "gpu" else mx.eval  # see compile_step
+        evaluate = "async_eval" if self.device == "gpu" else "eval"  # see compile_step
 
         def submit(*inputs: Any) -> Any:
             output = function(*inputs)
-            evaluate(output)
+            getattr(mx, evaluate)(output)
             return output
 
         return submit
@@ -168,6 +175,30 @@ class Adapter(Alone):
             for module, original in originals:
                 module.__class__ = original
         return outputs
+
+    def count(self, call: Callable[[], Any], state: Any) -> Operations:
+        self._counting = True
+        try:
+            return counting.count(call, state, self._tf32())
+        finally:
+            self._counting = False
+
+    def stored(self, model: Any, state: Any) -> dict[str, int]:
+        named = dict(tree_flatten(model.parameters()))
+        parameters = {id(value) for value in named.values()}
+        more = [
+            value
+            for name, value in tree_flatten(state)
+            if id(value) not in parameters and not any(p[:1] == "_" for p in name.split("."))
+        ]
+        return tally(
+            [(str(v.dtype).removeprefix("mlx.core."), v.size) for v in named.values()],
+            [
+                (str(v.dtype).removeprefix("mlx.core."), v.size)
+                for v in more
+                if isinstance(v, mx.array) and v.ndim and mx.issubdtype(v.dtype, mx.floating)
+            ],
+        )
 
     def inference(self) -> AbstractContextManager[Any]:
         return nullcontext()  # MLX records gradients only where they are asked for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from frameworks.counting import pytorch as counting
 from measurement import blas
 from measurement.errors import InputError
 from measurement.framework import Alone, check_fit
+from measurement.operations import Operations, tally
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -174,6 +176,23 @@ class Adapter(Alone):
                 handle.remove()
         return outputs
 
+    def count(self, call: Callable[[], Any], state: Any) -> Operations:
+        found = counting.count(call)
+        self.wait()
+        return found
+
+    def stored(self, model: Any, state: Any) -> dict[str, int]:
+        parameters = list(model.parameters())
+        known = {id(value) for value in parameters}
+        return tally(
+            [(_named(v.dtype), v.numel()) for v in parameters],
+            [
+                (_named(v.dtype), v.numel())
+                for v in _tensors(state)
+                if id(v) not in known and v.ndim and v.is_floating_point()
+            ],
+        )
+
     def inference(self) -> AbstractContextManager[Any]:
         return torch.inference_mode()
 
@@ -236,3 +255,16 @@ class Adapter(Alone):
                 return answer(self.model, inputs)
 
         return Servable().eval()
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in nested lists, tuples and dictionaries."""
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, dict | list | tuple):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            yield from _tensors(value)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from measurement.operations import counted_difference
+
 # Relative tolerances of the evidence by dtype as run: (outputs, gradients, losses).
 # float32 differs by the order of additions; bfloat16 keeps 8 bits of every product's result. Seen on
 # an H200: outputs 4.1e-2 apart in 22 layers, each as far from float32; MLX adds bfloat16 columns
@@ -189,7 +191,8 @@ def parity_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) 
     The evidence: digest of the work (workload, sizes, data, dtype), parameter count, fingerprints
     of outputs and gradients on the first batch, the losses of ten steps and the update they made.
     A generation has no gradients and no update: its losses are those of ten tokens given to it. Nor
-    has work on two devices: its losses are the mean of each matrix after each of ten loops.
+    has work on two devices: its losses are the mean of each matrix after each of ten loops. Last
+    come the counted operations, which see work that changes no result.
     """
     if not a or not b:
         return "evidence of equal work is missing"
@@ -220,7 +223,7 @@ def parity_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) 
     for step, (one, other) in enumerate(zip(x, y, strict=True)):
         if not _close(one, other, losses):
             return f"the evidence differs in the loss of step {step}: {one} against {other}"
-    return None
+    return counted_difference(a, b)
 
 
 def completion(

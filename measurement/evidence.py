@@ -13,6 +13,7 @@ import numpy as np
 
 from measurement.audit import NO_OPTIMISER, fingerprint
 from measurement.framework import Framework
+from measurement.operations import Counted
 
 PROBE_SEED = 0  # the same for every trial, so that any two trials of one workload compare
 PROBE_STEPS = 10
@@ -23,7 +24,8 @@ class Evidence:
     """outputs: layer -> array, in order of computation; gradients and updates: parameter -> array
     (update = after ten steps minus before); losses: of the ten steps. A generation has neither
     gradients nor updates, its optimiser is "none" and its losses are those of ten given tokens. So
-    has work on two devices, whose losses are the mean of each matrix after each of ten loops."""
+    has work on two devices, whose losses are the mean of each matrix after each of ten loops. counted:
+    the operations of what is timed; None where nobody counted them."""
 
     work: str
     dtype: str
@@ -33,6 +35,7 @@ class Evidence:
     losses: list[float]
     updates: dict[str, np.ndarray]
     optimiser: str
+    counted: Counted | None = None
 
     def summary(self) -> dict[str, Any]:
         """A few numbers that fit a tag; see measurement.audit.parity_difference."""
@@ -45,6 +48,7 @@ class Evidence:
             "gradient": fingerprint(self.gradients),
             "update": fingerprint(self.updates),
             "losses": self.losses,
+            **({} if self.counted is None else {"counted": self.counted.summary()}),
         }
 
 

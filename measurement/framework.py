@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from measurement.operations import Operations
+
 Array = Any  # a framework's own array
 # (model, loss) -> (model, *batch) -> (mean loss, its gradients as the optimisers of that framework's
 # twins take them). Of several ranks: the loss of a rank's own part, and the gradients of the whole batch.
@@ -115,6 +117,17 @@ class Framework(Protocol):
     def layer_outputs(self, model: Any, *inputs: Array) -> dict[str, np.ndarray]:
         """Output of every submodule (of a tuple the first) by dotted name in the order of
         computation; "" is the model."""
+        ...
+
+    def count(self, call: Callable[[], Any], state: Any) -> Operations:
+        """The operations of one call that submits what `compile_step` or `compile_predict` gave, as
+        it is without compilation. state: all that it reads or changes and is no data: a model's, as
+        the twin names it; afterwards as it was (where nothing is computed) or one call on."""
+        ...
+
+    def stored(self, model: Any, state: Any) -> dict[str, int]:
+        """dtype -> elements of a model's parameters, and of the other arrays of floats in `state`;
+        not of single numbers, such as a count of steps."""
         ...
 
     def inference(self) -> AbstractContextManager[Any]:
