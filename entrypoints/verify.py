@@ -40,6 +40,8 @@ from measurement.audit import (
     update_difference,
 )
 from measurement.errors import InputError
+from measurement.operations import TOLERANCE as COUNTED
+from measurement.operations import counted_difference
 from measurement.schedule import Condition
 from tracking import write
 
@@ -114,6 +116,12 @@ def compare(
         "switch": "the mean of every matrix after each of ten loops",
     }[does]
     add(what, losses, first_difference(reference_losses, ours_losses, losses))
+    counted = {
+        "train": "counted products of a step and of answers, and stored elements by dtype",
+        "generate": "counted products of a prompt and of a token, and stored elements by dtype",
+        "switch": "counted products of each half, and stored elements by dtype",
+    }[does]
+    add(counted, COUNTED, counted_difference(b, a))
     return checks
 
 

@@ -14,8 +14,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.util import _pywrap_util_port  # where the library tells of oneDNN
 
+from frameworks.counting import tensorflow as counting
 from measurement.errors import InputError
 from measurement.framework import Alone, check_fit
+from measurement.operations import Operations, tally
 
 _DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
 
@@ -50,6 +52,7 @@ class Adapter(Alone):
         self._place = "/CPU:0" if self.device == "cpu" else "/GPU:0"
         self.xla_step = self.xla_step or self.device == "gpu"
         self.dtype = dtype
+        self._counting = False
         self._dtype = _DTYPES[dtype]
         for card in cards:
             # Or TensorFlow would take the whole card at once, and nobody could tell what was needed.
@@ -103,6 +106,8 @@ class Adapter(Alone):
         return value
 
     def read(self, array: tf.Tensor | tf.Variable) -> np.ndarray:
+        if self._counting:  # nothing is computed then
+            return np.zeros(array.shape, np.float32)
         value = tf.cast(array, tf.float32) if array.dtype.is_floating else array
         return np.asarray(value.numpy())
 
@@ -194,6 +199,29 @@ class Adapter(Alone):
             for module, original in originals:
                 module.__class__ = original
         return outputs
+
+    def count(self, call: Callable[[], Any], state: Any) -> Operations:
+        tf32 = self.device == "gpu" and tf.config.experimental.tensor_float_32_execution_enabled()
+        self._counting = True
+        try:
+            return counting.count(call, tf32)
+        finally:
+            self._counting = False
+
+    def stored(self, model: Any, state: Any) -> dict[str, int]:
+        parameters = model.parameters()
+        known = {id(value) for value in parameters}
+        return tally(
+            [(v.dtype.name, int(tf.size(v))) for v in parameters],
+            [
+                (v.dtype.name, int(tf.size(v)))
+                for v in tf.nest.flatten(state)
+                if isinstance(v, tf.Tensor | tf.Variable)
+                and id(v) not in known
+                and v.shape.rank
+                and v.dtype.is_floating
+            ],
+        )
 
     def inference(self) -> AbstractContextManager[Any]:
         return nullcontext()  # TensorFlow records gradients only on a tape

@@ -113,13 +113,13 @@ def counted_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None
 def _products_difference(a: Mapping[str, int], b: Mapping[str, int]) -> str | None:
     x, y = _classes(a), _classes(b)
     largest = max([*x.values(), *y.values()], default=0)
-    for dtype in sorted({*x, *y}):
-        m, n = x.get(dtype, 0), y.get(dtype, 0)
-        if abs(m - n) > TOLERANCE * largest:
-            return (
-                f"products of {m:,} against {n:,} FLOP in {dtype} (allowed {100 * TOLERANCE:g} %)"
-            )
-    return None
+    if all(abs(x.get(d, 0) - y.get(d, 0)) <= TOLERANCE * largest for d in {*x, *y}):
+        return None
+    return f"products of {_said(x)} against {_said(y)} (allowed {100 * TOLERANCE:g} %)"
+
+
+def _said(products: Mapping[str, int]) -> str:
+    return " and ".join(f"{flops:,} FLOP in {dtype}" for dtype, flops in products.items()) or "none"
 
 
 def _classes(products: Mapping[str, int]) -> dict[str, int]:
@@ -141,6 +141,7 @@ def _whole(counted: Any) -> bool:
     return (
         isinstance(counted, dict)
         and isinstance(counted.get("products"), dict)
+        and isinstance(counted.get("unknown", {}), dict)
         and all(map(counts, counted["products"].values()))
         and isinstance(counted.get("recorded"), int)
         and counts(counted.get("stored"))

@@ -78,21 +78,29 @@ def _submitted() -> Iterator[list[Any]]:
     """Collects what is submitted meanwhile, which is not computed. Nor is anything compiled: the
     graph is that of the function as it is written."""
     results: list[Any] = []
-    instead = {
-        "eval": lambda *values: results.extend(values),
-        "async_eval": lambda *values: results.extend(values),
-        "synchronize": lambda *_: None,
-        "contiguous": lambda value, *_, **__: value,  # no arithmetic, and cannot be exported
-    }
-    usual = {name: getattr(mx, name) for name in instead}
+
+    def collect(*values: Any) -> None:
+        results.extend(values)
+
+    def itself(value: mx.array, *_: Any, **__: Any) -> mx.array:
+        return value
+
+    instead = [
+        (mx, "eval", collect),
+        (mx, "async_eval", collect),
+        (mx, "synchronize", lambda *_: None),
+        (mx, "contiguous", itself),  # no arithmetic, and cannot be exported
+        (mx.distributed, "all_sum", itself),  # the same
+    ]
+    usual = [(module, name, getattr(module, name)) for module, name, _ in instead]
     mx.disable_compile()
     try:
-        for name, function in instead.items():
-            setattr(mx, name, function)
+        for module, name, function in instead:
+            setattr(module, name, function)
         yield results
     finally:
-        for name, function in usual.items():
-            setattr(mx, name, function)
+        for module, name, function in usual:
+            setattr(module, name, function)
         if "MLX_DISABLE_COMPILE" not in os.environ:
             mx.enable_compile()
 
@@ -127,7 +135,9 @@ class _Graph:
             self._primitives += 1
             batched = name == "Matmul" and prod(shape[:-2]) > 1
             dtype = "quantised" if name in _QUANTISED else self._dtype(inputs[0][2])
-            (self._batched if batched else self._counter).add(dtype, self._flops(name, inputs, shape))
+            (self._batched if batched else self._counter).add(
+                dtype, self._flops(name, inputs, shape)
+            )
 
     def found(self, labels: list[str]) -> Operations:
         """labels: of the graph before MLX left out what stands there twice, which only a compiled

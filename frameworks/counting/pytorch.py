@@ -48,7 +48,7 @@ class _Count(TorchDispatchMode):
         output = func(*args, **kwargs)
         tensors = [value for value in args if isinstance(value, torch.Tensor)]
         if attention:
-            self._add(tensors, _attention(packet.__name__, tensors))
+            self._add(tensors[:1], _attention(packet.__name__, tensors))
         elif packet in _OWN:
             self._add(tensors, _OWN[packet](args, output))
         elif packet in flop_registry:
