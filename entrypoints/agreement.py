@@ -25,7 +25,7 @@ _FOLLOWS = {
     "scaling_arms": "arms",
     "price_per_hour": "price_table",
 }
-_OWN = frozenset({"machine", "by_machine"})
+_OWN = frozenset({"machine", "by_machine", "wait_quiet"})
 _NAMES = {"stopping": "until_resolved"}  # where the option has another name
 
 

@@ -17,7 +17,8 @@ from entrypoints import environment
 from entrypoints.options import Command
 from entrypoints.probe import missing, probe
 from entrypoints.processes import TrialFailed
-from measurement import blas, energy, machine
+from measurement import blas, energy, limits, machine, quiet
+from measurement.gpus import Cards
 from tracking import store, write
 
 
@@ -51,7 +52,12 @@ def lines() -> list[str]:
     for device in ("cpu", "gpu"):
         meter, reason = energy.find(device)
         found.append(f"meter      {device}: {meter.source if meter else reason}")
-    warnings += [f"now: {meaning(flag)}" for flag in machine.flags(machine.state())]
+    state = machine.state(seconds=1.0)
+    warnings += [f"now: {meaning(flag)}" for flag in machine.flags(state)]
+    shared = limits.said_before(Cards(8).read(()))
+    warnings += [f"now: {meaning(flag)} ({what})" for flag, what in shared.items()]
+    if state["busy_fraction"] > machine.BUSY_FRACTION:
+        warnings.append(f"busy: {quiet.who()}; study --wait_quiet SECONDS waits for its end")
     if len(set(tf32.values())) > 1:
         warnings.append(f"TF32 differs: {tf32}; set MLX_ENABLE_TF32=0 (the workers here do)")
     found.append("")

@@ -26,7 +26,7 @@ FRAMEWORKS = ("mlx", "pytorch")  # the first over the second
 KINDS = {"strong": ("strong",), "weak": ("weak",), "both": ("strong", "weak")}
 _AS_IN_STUDY = (
     "name", "workload", "preset", "pairs", "device", "dtype", "dataset", "data_dir", "seed", "target",
-    "margin", "price_per_hour", "price_table", "gap_seconds", "epochs",
+    "margin", "price_per_hour", "price_table", "gap_seconds", "wait_quiet", "epochs",
 )  # fmt: skip
 
 

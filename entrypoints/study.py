@@ -28,7 +28,7 @@ from entrypoints.processes import TrialFailed
 from entrypoints.record import Place
 from entrypoints.supervisor import TrialSpec, dataset_for, prepare_data, preset_for, resolve
 from entrypoints.trial import checked_target, execute
-from measurement import blas, machine
+from measurement import blas, machine, quiet
 from measurement.errors import InputError
 from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm
 from tracking import names, read, write
@@ -160,6 +160,7 @@ def fixed(
         "target": options["target"],
         "price_per_hour": options["price_per_hour"],
         "gap_seconds": options["gap_seconds"],
+        "wait_quiet": options.get("wait_quiet", 0.0),
         "slowdown_percent": options.get("slowdown_percent", 0.0),
         "metric": names.PRIMARY[options["mode"]],
         "margin": options["margin"],
@@ -287,6 +288,11 @@ def run_slots(
                     break
             bar.update(0, slot.arm)
             bar.render_progress()
+            quiet.wait(
+                plan.get("wait_quiet", 0.0),
+                lambda said: click.echo(said, err=True),
+                on_gpu="gpu" in plan["condition"]["device"],
+            )
             line = _run_slot(slot, plan, name, parent, specs[slot.arm])
             if line:
                 failures.append(line)
@@ -456,6 +462,14 @@ def conduct(name: str, plan: dict[str, Any], sources: Sources) -> bool:
     help="look after every block, stop when decided; pairs is then the most that are run",
 )
 @click.option("--gap_seconds", type=click.FloatRange(min=0), default=0.5, show_default=True)
+@click.option(
+    "--wait_quiet",
+    "--wait-quiet",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="seconds, before every trial, to wait at most for a quiet machine; 0: do not wait",
+)
 def main(**options: Any) -> None:
     workloads = [word.strip() for word in options["workload"].split(",")]
     plans, sources = {}, {}

@@ -22,7 +22,7 @@ from measurement.schedule import AGAIN, Condition
 Value = int | float
 _AS_IN_STUDY = (
     "name", "workload", "preset", "pairs", "device", "dtype", "threads", "dataset", "data_dir",
-    "seed", "target", "margin", "price_per_hour", "price_table", "gap_seconds", "mode", "checkpoint",
+    "seed", "target", "margin", "price_per_hour", "price_table", "gap_seconds", "wait_quiet", "mode", "checkpoint",
 )  # fmt: skip
 _KINDS = {int: "a whole number above 0", float: "a number above 0"}
 
