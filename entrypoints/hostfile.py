@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import ipaddress
-import json
+import re
 import socket
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,13 +18,17 @@ from typing import Any
 
 import psutil
 
+from measurement import untrusted
 from measurement.errors import InputError
+from measurement.untrusted import shown
 
 PORT = 29500
+_LARGEST, _MOST_HOSTS = untrusted.MIB, 4096
 ABOUT = "see docs/DISTRIBUTED.md"
 # ssh and discard. Never a port of the job: MLX's ring takes any connection for its neighbour. Two,
 # because a firewall may drop what it does not let in.
 PROBED = (22, 9)
+_WORD = re.compile(r"[\w@:%+.\[\]][\w@:%+.\[\]-]{0,255}")
 
 
 Device = str | tuple[str, ...] | None  # RDMA device of the cable to a host, of each cable, none
@@ -51,17 +56,16 @@ class Hosts:
     def read(cls, path: str | Path) -> Hosts:
         """The hostfile at `path`; one line for whatever is wrong with it."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"hostfile {path}: cannot be read ({error}); name a JSON file, {ABOUT}"
-            ) from error
+            text = untrusted.read_text(Path(path), _LARGEST, "a JSON file")
+        except InputError as error:
+            raise InputError(f"hostfile {error}; {ABOUT}") from error
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, path: str) -> Hosts:
+        """`read` of a file's text."""
         try:
-            return cls(*_file(json.loads(text)))
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"hostfile {path}: no JSON, line {error.lineno}: {error.msg}; {ABOUT}"
-            ) from error
+            return cls(*_file(untrusted.parse_json(text, "the file")))
         except InputError as error:
             raise InputError(f"hostfile {path}: {error}; {ABOUT}") from error
 
@@ -169,13 +173,17 @@ def _file(data: Any) -> tuple[tuple[Host, ...], int]:
     entries = data.get("hosts")
     if not isinstance(entries, list) or not entries:
         raise InputError('no hosts; expected {"hosts": [{"address": "192.168.2.1"}, ...]}')
+    if len(entries) > _MOST_HOSTS:
+        raise InputError(f"{len(entries):,} hosts; expected at most {_MOST_HOSTS:,}")
     hosts = tuple(_host(entry, index, len(entries)) for index, entry in enumerate(entries))
     _together(hosts)
     port = data.get("port", PORT)
     # One port per rank and address from here on, as MLX numbers them.
     last = 65535 - sum(host.ranks * len(host.addresses) for host in hosts)
     if not _whole(port) or not 1024 <= port <= last:
-        raise InputError(f"port is {port!r}; expected a whole number from 1024 to {last}")
+        raise InputError(
+            f"port is {shown(repr(port))}; expected a whole number from 1024 to {last}"
+        )
     return hosts, port
 
 
@@ -188,7 +196,7 @@ def _host(entry: Any, index: int, count: int) -> Host:
         raise InputError(f"{where}: no address; expected an IPv4 address")
     ranks = entry.get("ranks", 1)
     if not _whole(ranks) or ranks < 1:
-        raise InputError(f"{where}: ranks is {ranks!r}; expected a whole number above 0")
+        raise InputError(f"{where}: ranks is {shown(repr(ranks))}; expected a whole number above 0")
     name = _word(entry.get("name", addresses[0]), f"{where}: name")
     ssh = _word(entry.get("ssh", addresses[0]), f"{where}: ssh")
     return Host(name, addresses, ranks, ssh, _rdma(entry.get("rdma", []), index, count, ranks))
@@ -200,10 +208,12 @@ def _rdma(given: Any, index: int, count: int, ranks: int) -> tuple[Device, ...]:
         return ()
     if not isinstance(given, list) or len(given) != count:
         raise InputError(
-            f"{where} is {given!r}; expected a list of {count}, a device per host, null for itself"
+            f"{where} is {shown(repr(given))}; expected a list of {count}, a device per host, null for itself"
         )
     if given[index] is not None:
-        raise InputError(f"{where} has {given[index]!r} for the host itself; expected null there")
+        raise InputError(
+            f"{where} has {shown(repr(given[index]))} for the host itself; expected null there"
+        )
     if ranks > 1:
         raise InputError(f"{where} goes with 1 rank per host, not {ranks}; set ranks to 1")
     return tuple(_device(device, where) for device in given)
@@ -221,9 +231,9 @@ def _together(hosts: tuple[Host, ...]) -> None:
         ("address", [a for host in hosts for a in host.addresses]),
         ("name", [host.name for host in hosts]),
     ):
-        if twice := {v for v in values if values.count(v) > 1}:
+        if twice := [value for value, count in Counter(values).items() if count > 1]:
             raise InputError(
-                f"{what} {min(twice)} stands there twice; expected one entry a host; write ranks: 2 "
+                f"{what} {shown(min(twice))} stands there twice; expected one entry a host; write ranks: 2 "
                 f"for two ranks on one host"
             )
     if len({len(host.addresses) for host in hosts}) > 1:
@@ -241,9 +251,11 @@ def _together(hosts: tuple[Host, ...]) -> None:
 
 def _keys(data: Any, known: set[str], where: str) -> None:
     if not isinstance(data, dict):
-        raise InputError(f"{where} is {data!r:.60}; expected an object with {sorted(known)}")
+        raise InputError(f"{where} is {shown(repr(data))}; expected an object with {sorted(known)}")
     if unknown := sorted(set(data) - known):
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; choose from {sorted(known)}")
+        raise InputError(
+            f"{where}: unknown key {shown(repr(unknown[0]))}; choose from {sorted(known)}"
+        )
 
 
 def _address(value: Any, where: str) -> str:
@@ -252,7 +264,7 @@ def _address(value: Any, where: str) -> str:
     except ipaddress.AddressValueError as error:
         # MLX's ring opens IPv4 sockets and splits address and port at the first colon.
         raise InputError(
-            f"{where}: address is {value!r}; expected an IPv4 address; names go into 'ssh'"
+            f"{where}: address is {shown(repr(value))}; expected an IPv4 address; names go into 'ssh'"
         ) from error
     if address.is_unspecified or address.is_multicast:
         raise InputError(f"{where}: address {value} is no host's; expected an interface's own")
@@ -260,9 +272,9 @@ def _address(value: Any, where: str) -> str:
 
 
 def _word(value: Any, where: str) -> str:
-    # A leading dash would be an option of ssh.
-    if not isinstance(value, str) or value.split() != [value] or value.startswith("-"):
-        raise InputError(f"{where} is {value!r}; expected one word")
+    # It goes into command lines: a leading dash would be an option, other signs a shell's own.
+    if not isinstance(value, str) or not _WORD.fullmatch(value):
+        raise InputError(f"{where} is {shown(repr(value))}; expected one word")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -16,6 +17,7 @@ class Command(click.Command):
     def main(self, *args: Any, **keywords: Any) -> Any:
         keywords["standalone_mode"] = False
         try:
+            _tidy()
             return super().main(*args, **keywords)
         except click.exceptions.Exit as stop:
             sys.exit(stop.exit_code)
@@ -26,6 +28,20 @@ class Command(click.Command):
             text = error.format_message() if isinstance(error, click.ClickException) else str(error)
             click.echo("Error: " + " ".join(text.split()), err=True)
             sys.exit(2)
+
+
+def _tidy() -> None:
+    """First of all, because a command that ends on a user's mistake leaves a run too."""
+    if "MLFLOW_RUN_ID" not in os.environ:
+        return
+    from tracking import adopted  # MLflow takes seconds to import, which --help can do without
+
+    try:
+        adopted.tidy()
+    except InputError as error:
+        click.echo(
+            f"the run of this command is not looked through for private names: {error}", err=True
+        )
 
 
 def whole(minimum: int) -> click.IntRange:

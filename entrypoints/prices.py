@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 
 from entrypoints.probe import probe
-from measurement import machine
+from measurement import machine, untrusted
 from measurement.errors import InputError
+from measurement.untrusted import shown
 
 NONE = "none"
 _COLUMNS = ("chip", "usd_per_hour")
@@ -43,28 +45,33 @@ def _chip(framework: str, device: str) -> str:
 
 
 def _rows(path: Path) -> dict[str, float]:
+    columns = f"the columns {' and '.join(_COLUMNS)}"
     try:
-        if path.stat().st_size > _LARGEST:
-            raise InputError(
-                f"price_table={path} has over {_LARGEST:,} bytes; expected a short table"
-            )
-        with path.open(encoding="utf-8", newline="") as stream:
-            lines = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = untrusted.read_text(path, _LARGEST, f"a CSV file with {columns}")
+    except InputError as error:
+        raise InputError(f"price_table={error}") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str) -> dict[str, float]:
+    """chip -> USD an hour, of a table's text. Raises InputError."""
+    try:
+        lines = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
         raise InputError(
             f"price_table={path} cannot be read ({error}); expected a CSV file with the columns "
             f"{' and '.join(_COLUMNS)}"
         ) from None
     found: dict[str, float] = {}
     for number, line in enumerate(lines, start=2):
-        chip, text = (str(line.get(column) or "").strip() for column in _COLUMNS)
+        chip, price_text = (str(line.get(column) or "").strip() for column in _COLUMNS)
         try:
-            price = float(text)
+            price = float(price_text)
         except ValueError:
             price = math.nan
         if not chip or not 0 <= price < math.inf or chip in found:
             raise InputError(
-                f"price_table={path}, line {number}: '{chip}' at '{text}'; expected each chip once, "
+                f"price_table={path}, line {number}: '{shown(chip)}' at '{shown(price_text)}'; expected each chip once, "
                 f"with USD an hour, under the columns {' and '.join(_COLUMNS)}"
             )
         found[chip] = price

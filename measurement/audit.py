@@ -154,7 +154,7 @@ def receipt_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None)
     if not a or not b:
         return "a work receipt is missing"
     kind = a.get("kind", "train")  # the first receipts had no kind
-    if kind != b.get("kind", "train") or kind not in _RECEIPTS:
+    if kind != b.get("kind", "train") or not isinstance(kind, str) or kind not in _RECEIPTS:
         return f"the receipts differ in kind: {kind} against {b.get('kind', 'train')}"
     whole, close, texts = _RECEIPTS[kind]
     for name in whole:
@@ -202,8 +202,11 @@ def parity_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) 
     optimiser = a.get("optimiser", "sgd")  # the first evidence did not name it
     if optimiser != b.get("optimiser", "sgd"):
         return f"the evidence differs in optimiser: {optimiser} against {b.get('optimiser')}"
-    if a["dtype"] not in TOLERANCES:
+    # Anything may stand in a tag: what is no word is no name of a tolerance either.
+    if not isinstance(a["dtype"], str) or a["dtype"] not in TOLERANCES:
         return f"no tolerance is stated for dtype {a['dtype']}"
+    if not isinstance(optimiser, str) or optimiser not in {NO_OPTIMISER, *UPDATE_TOLERANCES}:
+        return f"no tolerance is stated for optimiser {optimiser}"
     outputs, gradients, losses = TOLERANCES[a["dtype"]]
     scales = [("output", outputs)]
     if optimiser != NO_OPTIMISER:
@@ -218,6 +221,8 @@ def parity_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) 
             if not abs(x - y) <= tolerance * scale:
                 return f"the evidence differs in {name}: {x:.8g} against {y:.8g}"
     x, y = a.get("losses"), b.get("losses")
+    if not (isinstance(x, list) and isinstance(y, list)):
+        return "the evidence has no losses"
     if not x or not y or len(x) != len(y):
         return f"the evidence has {len(x or [])} against {len(y or [])} losses"
     for step, (one, other) in enumerate(zip(x, y, strict=True)):

@@ -23,6 +23,10 @@ _OPTIONAL: dict[str, Any] = {
 }
 
 
+MOST, MOST_LAYERS = 1 << 31, 4096  # of a size; of layers, which are listed one by one
+_COUNTS = frozenset({"layers", "blocks", "depth", "audio_layers", "text_layers"})
+
+
 def names() -> list[str]:
     """Every workload, alphabetically."""
     return sorted(path.parent.name for path in _FOLDER.glob("*/config.py"))
@@ -68,6 +72,19 @@ def epochs(workload: str, preset: str) -> int:
     """Epochs of a training at one of a workload's presets."""
     own: dict[str, int] = setting(workload, "EPOCHS_OF")
     return own.get(preset, int(load(workload, "config").EPOCHS))
+
+
+def within(config: Any) -> Any:
+    """A Config made of values from outside, if its sizes are possible and its model can be listed
+    before it is allocated. Raises InputError."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in _COUNTS and value > MOST_LAYERS:
+            raise InputError(f"{field.name} is {value}; expected at most {MOST_LAYERS:,}")
+        if not 0 <= value <= MOST:
+            raise InputError(f"{field.name} is {value:g}; expected 0 to {MOST:,}")
+    config.check()
+    return config
 
 
 def options(workload: str) -> dict[str, type]:

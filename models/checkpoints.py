@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from safetensors import SafetensorError, safe_open
 
+from measurement import untrusted
 from measurement.errors import InputError
+from measurement.untrusted import shown
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_MOST_JSON = 32 * untrusted.MIB  # an index of some 200,000 tensors
 # bfloat16 is the upper half of a float32; NumPy has no type for it.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
@@ -71,7 +75,7 @@ def _shards(folder: Path) -> list[Path]:
     for name in names:
         if name != Path(name).name or not (folder / name).is_file():
             raise InputError(
-                f"{folder} lacks {name}, which {INDEX} names; expected every shard in the folder:"
+                f"{folder} lacks {shown(name)}, which {INDEX} names; expected every shard in the folder:"
                 " fetch it again"
             )
     return [folder / name for name in names]
@@ -79,14 +83,11 @@ def _shards(folder: Path) -> list[Path]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises InputError: no such file, not JSON, no object."""
+    text = untrusted.read_text(path, _MOST_JSON, "a JSON file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); expected a JSON file"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); fetch it again") from error
+        content = untrusted.parse_json(text, "not JSON as it should be")
+    except InputError as error:
+        raise InputError(f"{path} is {error}; fetch it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object; fetch it again")
     return content
@@ -99,12 +100,30 @@ def read(path: Path) -> dict[str, np.ndarray]:
     safetensors, a tensor of another type (quantised weights), a tensor in two files.
     """
     values: dict[str, np.ndarray] = {}
-    for file in files(path):
+    found = files(path)
+    _check_memory(found)
+    for file in found:
         for name, value in _read_file(file).items():
             if name in values:
-                raise InputError(f"{file}: tensor {name} stands in two files; expected it once")
+                raise InputError(
+                    f"{file}: tensor {shown(name)} stands in two files; expected it once"
+                )
             values[name] = value
     return values
+
+
+def _check_memory(paths: Sequence[Path]) -> None:
+    """No header can make more than twice a file's bytes: of two bytes a value becomes four."""
+    needed, available = 2 * sum(path.stat().st_size for path in paths), _available()
+    if needed > available:
+        raise InputError(
+            f"{paths[0]} may need {needed / 1e9:.1f} GB of memory as float32; expected at most the"
+            f" {available / 1e9:.1f} GB available: end other programs, or take a smaller checkpoint"
+        )
+
+
+def _available() -> int:
+    return int(psutil.virtual_memory().available)
 
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:
@@ -115,7 +134,7 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as stream:
             start = stream.read(16)
         raise InputError(
-            f"{path} is not a safetensors file ({error}; it starts with {start!r}); expected"
+            f"{path} is not a safetensors file ({shown(str(error))}; it starts with {start!r}); expected"
             " weights in that format: fetch the file itself, not a page or a pointer to it"
         ) from error
     with path.open("rb") as stream:
@@ -128,7 +147,7 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
 def _tensor(path: Path, start: int, name: str, entry: Mapping[str, Any]) -> np.ndarray:
     if entry["dtype"] not in _DTYPES:
         raise InputError(
-            f"{path}: tensor {name} is of type {entry['dtype']}; expected one of"
+            f"{path}: tensor {shown(name)} is of type {shown(entry['dtype'])}; expected one of"
             f" {', '.join(_DTYPES)}: quantised weights are not supported"
         )
     dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
@@ -158,7 +177,7 @@ def fit(
     for name in values:
         if name not in shapes:
             raise InputError(
-                f"{where}: tensor {name}, shape {values[name].shape}, has no place in this model;"
+                f"{where}: tensor {shown(name)}, shape {values[name].shape}, has no place in this model;"
                 " take a checkpoint of this architecture"
             )
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol, TypeVar
 
+from measurement import untrusted
 from measurement.errors import InputError
 from models import transfer
 
@@ -95,9 +96,9 @@ def _unwritable(folder: Path, error: OSError) -> InputError:
 def source(path: Path) -> str:
     """Where a file came from first, as `store` recorded it; else it is the user's own."""
     try:
-        record = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
-        return str(record["source"])
-    except (OSError, ValueError, LookupError, TypeError):
+        text = untrusted.read_text(Path(f"{path}.json"), untrusted.MIB, "a record")
+        return untrusted.shown(str(untrusted.parse_json(text, "the record")["source"]))
+    except (InputError, LookupError, TypeError):
         return "data directory"
 
 

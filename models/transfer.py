@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from measurement import untrusted
+from measurement.errors import InputError
+
 if TYPE_CHECKING:
     import requests
 
 CHUNK_BYTES = 1 << 16
+MOST_BYTES = 16 << 30  # of one file: a server that never ends fills no disk
 
 
 class Progress:
@@ -75,6 +79,8 @@ def receive(url: str, sha256: str, part: IO[bytes], timeout: tuple[float, float]
         progress = Progress(path.stem, start, start + rest)
         try:
             for chunk in answer.iter_content(CHUNK_BYTES):
+                if progress.done > MOST_BYTES:
+                    raise requests.exceptions.ContentDecodingError("more bytes than any file has")
                 part.write(chunk)
                 digest.update(chunk)
                 progress.update(len(chunk))
@@ -101,9 +107,10 @@ def _version(part: Path, sha256: str) -> str | None:
     """What the server named the version of the part by, "" where it did not; None where the part
     is of another file."""
     try:
-        known = json.loads(record(part).read_text(encoding="utf-8"))
+        text = untrusted.read_text(record(part), untrusted.MIB, "a record")
+        known = untrusted.parse_json(text, "the record")
         return str(known["version"]) if known["sha256"] == sha256 else None
-    except (OSError, ValueError, LookupError, TypeError):
+    except (InputError, LookupError, TypeError):
         return None
 
 

@@ -13,7 +13,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from measurement.errors import InputError
-from serving import mlx_flavor, trained
+from serving import exported, mlx_flavor, trained
 from tracking.store import reachable
 
 
@@ -96,6 +96,8 @@ def save_model(folder: Path, path: Path, description: Model | None = None) -> No
         pip_requirements=[f"torch=={metadata.version('torch').split('+')[0]}"],
         serialization_format="pt2",
     )
+    for file in path.rglob("*.pt2"):
+        exported.without_traces(file)
 
 
 def _metrics(run: Run, model_id: str) -> list[Metric]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,14 @@ from safetensors.numpy import load_file
 
 import frameworks
 import models
+from measurement import untrusted
 from measurement.errors import InputError
+from measurement.untrusted import shown
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
 SERVED = ("mlx", "pytorch")  # frameworks whose trained models become MLflow models
+_MOST_CONFIG = untrusted.MIB  # bytes
 ARTIFACT = "model"  # where a run keeps the two files of any other framework
 
 
@@ -37,15 +39,12 @@ def read(folder: Path) -> Trained:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise InputError(f"{folder} holds no {name}; give the folder that a trial saved")
+    text = untrusted.read_text(folder / CONFIG_FILE, _MOST_CONFIG, "a trial's configuration")
     try:
-        spec = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        workload, framework = str(spec["workload"]), str(spec["framework"])
-        known = models.load(workload, "config").Config
-        config = known(**{field.name: spec[field.name] for field in fields(known)})
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        workload, framework, config = _configuration(untrusted.parse_json(text, "it"))
+    except InputError as error:
         raise InputError(
-            f"{folder / CONFIG_FILE} is no trial's configuration ({type(error).__name__}: {error});"
-            " run the trial again"
+            f"{folder / CONFIG_FILE} is no trial's configuration ({error}); run the trial again"
         ) from None
     weights = arrays(folder / WEIGHTS_FILE)
     expected = {name: shape for name, (shape, _) in config.parameters().items()}
@@ -63,9 +62,32 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     """Every array of a file of safetensors by its name. Raises InputError."""
     try:
         found: dict[str, np.ndarray] = load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path} cannot be read ({error}); run the trial again") from None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        # The last three are NumPy's, which knows fewer types than the format has.
+        raise InputError(
+            f"{path} cannot be read ({shown(str(error))}); run the trial again"
+        ) from None
     return found
+
+
+def _configuration(spec: Any) -> tuple[str, str, Any]:
+    """(workload, framework, its Config). A configuration decides how much is allocated, so every
+    value is looked at. Raises InputError."""
+    if not isinstance(spec, dict):
+        raise InputError("no JSON object")
+    for name in ("workload", "framework"):
+        if not isinstance(spec.get(name), str):
+            raise InputError(f"{name} is missing; expected a word")
+    known = models.load(spec["workload"], "config").Config
+    if spec["framework"] not in models.frameworks(spec["workload"]):
+        raise InputError(f"{spec['workload']} has no twin in '{shown(spec['framework'])}'")
+    values = {}
+    for field in fields(known):
+        value, kind = spec.get(field.name), {"int": int, "float": float}[str(field.type)]
+        if not untrusted.number(value, kind):
+            raise InputError(f"{field.name} is {shown(repr(value))}; expected {kind.__name__}")
+        values[field.name] = value
+    return spec["workload"], spec["framework"], models.within(known(**values))
 
 
 def read_of(workload: str, checkpoint: str) -> Trained:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import os
+import stat
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet
 from mlflow.tracking import MlflowClient
 
 from measurement.errors import InputError
-from tracking import bulk, digest, names
+from measurement.untrusted import shown
+from tracking import bulk, digest, names, stated
 from tracking.bulk import Found
 from tracking.store import reachable
+
+_log = logging.getLogger(__name__)
+# Of the samples of one trial: the longest of ours has some 100,000 rows.
+_MOST_SAMPLES, _MOST_BYTES, _MOST_GROUPS = 20_000_000, 1 << 30, 10_000
 
 
 @dataclass(frozen=True)
@@ -133,11 +142,56 @@ def samples(run_id: str) -> dict[str, np.ndarray]:
     """Every sample of one trial: series name -> float64 array (seconds, accuracies, losses)."""
     with tempfile.TemporaryDirectory() as folder, reachable():
         path = MlflowClient().download_artifacts(run_id, names.SAMPLES, folder)
-        table = pyarrow.parquet.read_table(path).to_pydict()
-    series: dict[str, list[float]] = {}
-    for name, value in zip(table["series"], table["value"], strict=True):
-        series.setdefault(name, []).append(value)
-    return {name: np.asarray(values, np.float64) for name, values in series.items()}
+        try:
+            return series(Path(path))
+        except InputError as error:
+            raise InputError(f"run '{run_id}': {error}") from error
+
+
+def series(path: Path) -> dict[str, np.ndarray]:
+    """`samples` out of a file that write.write_samples wrote, or that says it did. Raises InputError;
+    nothing is unpacked that its own description does not announce."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise ValueError("no plain file")
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=["series"]) as file:
+            _check_samples(file)
+            table = file.read(["series", "value"])
+        if table.num_rows == 0:
+            return {}
+        if table["series"].null_count or table["value"].null_count:
+            raise ValueError("it has holes")
+        named = table["series"].unify_dictionaries().combine_chunks()
+        keys, codes = named.dictionary.to_pylist(), named.indices.to_numpy()
+        values = table["value"].to_numpy().astype(np.float64)
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, NotImplementedError) as error:
+        raise InputError(
+            f"{names.SAMPLES} is not the table of a trial ({shown(str(error))}); expected the file as"
+            " it was written: delete that run, or repeat it"
+        ) from error
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(keys) + 1))
+    found = [(key, order[ends[k] : ends[k + 1]]) for k, key in enumerate(keys)]
+    present = sorted(
+        (rows[0], key, rows) for key, rows in found if len(rows)
+    )  # as they stand there
+    return {key: values[rows] for _, key, rows in present}
+
+
+def _check_samples(file: pyarrow.parquet.ParquetFile) -> None:
+    """Before anything is unpacked. Raises ValueError."""
+    about = file.metadata
+    groups = [about.row_group(i) for i in range(min(about.num_row_groups, _MOST_GROUPS + 1))]
+    if about.num_rows > _MOST_SAMPLES or len(groups) > _MOST_GROUPS:
+        raise ValueError(f"it announces {about.num_rows:,} rows")
+    if sum(group.total_byte_size for group in groups) > _MOST_BYTES:
+        raise ValueError("it announces more bytes than its rows take")
+    schema = file.schema_arrow
+    kinds = {name: schema.field(name).type for name in ("series", "value") if name in schema.names}
+    if len(kinds) < 2 or not pyarrow.types.is_floating(kinds["value"]):
+        raise ValueError(f"its columns are {', '.join(schema.names[:5])}")
+    if not pyarrow.types.is_dictionary(kinds["series"]):
+        raise ValueError(f"its series are {kinds['series']}")
 
 
 def samples_of(run_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
@@ -152,15 +206,14 @@ def samples_of(run_ids: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
 def every_study() -> list[Study]:
     """The designs of all studies that were ever started here and are still in the store, the deleted
     ones too, oldest first."""
-    return [_study(run) for run in bulk.runs({names.KIND: "study"}, deleted=True)]
+    return [*_readable(bulk.runs({names.KIND: "study"}, deleted=True))]
 
 
 def studies() -> list[Study]:
     """The designs of every study of the store, newest first: one for each machine that it runs on;
     a resumed study is listed once."""
     first: dict[tuple[str, str], Study] = {}
-    for run in bulk.runs({names.KIND: "study"}):  # a resumed study keeps its first design
-        found = _study(run)
+    for found in _readable(bulk.runs({names.KIND: "study"})):  # a resumed study keeps its first
         first.setdefault((found.name, found.machine), found)
     return list(reversed(first.values()))
 
@@ -202,10 +255,21 @@ def _machines(found: Sequence[Study]) -> str:
     return ", ".join(study.machine or "a machine without a fingerprint" for study in found)
 
 
+def _readable(runs: Iterable[Found]) -> Iterator[Study]:
+    """The studies among runs that say they are; a warning names what is none. On a store that others
+    write to, one such run must not stop everybody."""
+    for run in runs:
+        try:
+            yield _study(run)
+        except InputError as error:
+            _log.warning("run %s is left out, it is no study: %s", run.run_id, error)
+
+
 def _study(run: Found) -> Study:
-    design = json.loads(run.tags["design"])
+    design = stated.design(run.tags.get("design", ""))
+    machine = str(design.get("machine", ""))
     return Study(
-        name=run.tags["study"],
+        name=stated.name(run.tags.get("study", ""), "a study is named"),
         run_id=run.run_id,
         pairs=design["pairs"],
         margin=design["margin"],
@@ -215,7 +279,7 @@ def _study(run: Found) -> Study:
         arms=tuple(design["arms"]),
         comparisons=tuple(Pairing(**pairing) for pairing in design["comparisons"]),
         design=design,
-        machine=str(design.get("machine", "")),
+        machine=machine and stated.name(machine, "its machine is named"),
     )
 
 
@@ -256,57 +320,45 @@ def _with_ranks(rows: list[Row]) -> list[Row]:
 
 
 def row_of(run: Found) -> Row:
-    """One trial as its run says it, and whether that is what was recorded."""
-    tags, params = run.tags, run.params
-    cell = {key: tags.get(key, params.get(key, names.ABSENT.get(key, ""))) for key in names.CELL}
-    cell |= {k.removeprefix(names.SIZE): v for k, v in tags.items() if k.startswith(names.SIZE)}
-    flags = tags.get("flags", "")
+    """One trial as its run says it, and whether that is what was recorded. Raises InputError for a run
+    whose tags are not as a trial writes them."""
+    try:
+        return _row(run)
+    except InputError as error:
+        raise InputError(
+            f"run '{run.run_id}': {error}; correct its tag, or delete the run and repeat it"
+        ) from error
+
+
+def _row(run: Found) -> Row:
+    tags, params, line = run.tags, run.params, stated.line
+    cell = stated.cell(tags, params)
+    flags, machine = line(tags.get("flags", "")), tags.get("machine", "")
     return Row(
         run_id=run.run_id,
-        name=run.name,
+        name=line(run.name),
         status=run.status,
         # Of the trial where it says so: its run may be written later, and be moved in time.
-        start_seconds=_seconds(tags.get("started")) or run.start_milliseconds / 1000,
-        study=tags.get("study", ""),
-        arm=tags.get("arm", cell["framework"]),
-        pair=_whole(tags.get("pair")),
-        order=_whole(tags.get("order")),
-        machine=tags.get("machine", ""),
-        seed=int(tags.get("seed", params.get("seed", "0"))),
+        start_seconds=stated.seconds(tags.get("started")) or run.start_milliseconds / 1000,
+        study=line(tags.get("study", "")),
+        arm=line(tags.get("arm", cell["framework"])),
+        pair=stated.whole(tags.get("pair")),
+        order=stated.whole(tags.get("order")),
+        machine=machine and stated.name(machine, "machine is"),
+        seed=stated.seed(tags.get("seed", params.get("seed", "0"))),
         cell=cell,
-        parity=_json(tags.get("parity")),
-        receipt=_json(tags.get("receipt")),
+        parity=stated.evidence(tags.get("parity")),
+        receipt=stated.evidence(tags.get("receipt")),
         flags=tuple(flag for flag in flags.split(",") if flag),
         metrics={  # a rank's part is no value of the run
             k: v for k, v in run.metrics.items() if not k.startswith(("system/", "rank/"))
         },
-        not_measured=_json(tags.get("not_measured")) or {},
-        source=tags.get("source", "measured"),
-        facts={key: value for key, value in tags.items() if key.startswith("machine_")},
+        not_measured=stated.reasons(tags.get("not_measured")),
+        source=line(tags.get("source", "measured")),
+        facts={line(key): line(value) for key, value in tags.items() if key.startswith("machine_")},
         parent=tags.get("mlflow.parentRunId", ""),
-        end_seconds=_seconds(tags.get("ended")),
+        end_seconds=stated.seconds(tags.get("ended")),
         deleted=run.deleted,
         altered=digest.altered(tags, run.metrics) if digest.TAG in tags else None,
         tags=tags,
     )
-
-
-def _json(text: str | None) -> dict[str, Any] | None:
-    if not text:
-        return None
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        return None  # a tag that was cut or edited is no evidence
-    return value if isinstance(value, dict) else None
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None  # cut or edited: the digest says so
-
-
-def _whole(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None

@@ -18,19 +18,23 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from measurement import untrusted
 from measurement.errors import InputError
+from measurement.untrusted import shown
 
 FRAMEWORKS = {"mlx": "mlx", "torch": "pytorch", "tensorflow": "tensorflow"}
 DEVICES = {"cpu": "cpu", "gpu": "gpu", "mps": "gpu", "cuda": "gpu"}
 NAME = re.compile(
     r"(?P<framework>mlx|torch|tensorflow)-(?P<phase>train|test)-(?P<device>[A-Za-z0-9_.+]+)"
-    r"-n(?P<runs>[1-9]\d*)(?:-e(?P<epochs>[1-9]\d*))?(?P<sweep>-vbatch)?\.csv"
+    r"-n(?P<runs>[1-9]\d{0,8})(?:-e(?P<epochs>[1-9]\d{0,8}))?(?P<sweep>-vbatch)?\.csv"
 )
 EXAMPLE = "mlx-train-gpu-n100-e20.csv or torch-test-mps-n100.csv"
 _NUMBER = re.compile(r"\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _ROUNDING = 1e-9  # relative; sums of doubles differ by far less
 _COARSE = 0.01  # numbers as coarse as that are checked to 1 % all the same
 _OTHER_UNIT = 500  # a total this many times its epochs is in milliseconds
+LARGEST, _MOST_FILES = 4 * untrusted.MIB, 1000  # bytes of a file; files of a folder
+_MOST_SECONDS = 1e9  # 30 years; sums stay finite
 _BY_CHANCE = 20  # digits of a row that two runs do not share by chance
 
 
@@ -89,6 +93,10 @@ def read_folder(folder: Path) -> list[Recording]:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv")
     if not paths:
         raise InputError(f"'{folder}' holds no CSV file; expected files such as {EXAMPLE}")
+    if len(paths) > _MOST_FILES:
+        raise InputError(
+            f"'{folder}' holds {len(paths):,} CSV files; expected at most {_MOST_FILES}"
+        )
     found: dict[str, Recording] = {}
     for path in paths:
         recording = read(path)
@@ -103,13 +111,9 @@ def read_folder(folder: Path) -> list[Recording]:
 
 def read(path: Path) -> Recording:
     """One CSV file. Raises InputError when it cannot be read, or see `parse`."""
+    raw = untrusted.read_bytes(path, LARGEST, "a CSV in UTF-8")
     try:
-        raw = path.read_bytes()
         text = raw.decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"{path.name} cannot be read ({error.strerror}); check the permissions"
-        ) from None
     except UnicodeDecodeError:
         raise InputError(f"{path.name} is no text file; expected a CSV in UTF-8") from None
     return parse(path.name, text, hashlib.sha256(raw).hexdigest())
@@ -188,13 +192,14 @@ def _layout(name: str, columns: Sequence[str], phase: str) -> tuple[int, bool]:
     if phase == "train":
         first = [f"epoch_{i}" for i in range(max(epochs, 1))]
         expected = [*first, *(["batch_size"] if "batch_size" in columns else []), "avg", *expected]
-    missing = [column for column in expected if column not in columns]
-    unknown = [column for column in columns if column not in expected]
-    if missing or unknown or len(columns) != len(set(columns)):
+    there, wanted_columns = set(columns), set(expected)
+    missing = [column for column in expected if column not in there]
+    unknown = [column for column in columns if column not in wanted_columns]
+    if missing or unknown or len(columns) != len(there):
         what = (
             f"the column {missing[0]} is missing"
             if missing
-            else f"unknown column '{unknown[0]}'"
+            else f"unknown column '{shown(unknown[0])}'"
             if unknown
             else "a column stands twice"
         )
@@ -217,7 +222,9 @@ def _row(
     texts = dict(zip(columns, (cell.strip() for cell in row), strict=True))
     values = {column: _positive(where, column, text) for column, text in texts.items()}
     if sweep and not values["batch_size"].is_integer():
-        raise InputError(f"{where}: batch_size is {texts['batch_size']}; expected a whole number")
+        raise InputError(
+            f"{where}: batch_size is {shown(texts['batch_size'])}; expected a whole number"
+        )
     if epochs:
         _check_sums(where, texts, values, epochs)
     return values
@@ -225,9 +232,9 @@ def _row(
 
 def _positive(where: str, column: str, text: str) -> float:
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value < _MOST_SECONDS:  # false for NaN
         raise InputError(
-            f"{where}: {column} is '{text}'; expected a finite number of seconds above 0"
+            f"{where}: {column} is '{shown(text)}'; expected a finite number of seconds above 0"
         )
     return value
 
@@ -241,18 +248,18 @@ def _check_sums(where: str, texts: dict[str, str], values: dict[str, float], epo
     slack = _slack(max(grains) + _grain(texts["avg"]), mean)
     if abs(values["avg"] - mean) > slack:
         raise InputError(
-            f"{where}: avg is {texts['avg']}, but the mean of its epochs is {mean:.9g}; "
+            f"{where}: avg is {shown(texts['avg'])}, but the mean of its epochs is {mean:.9g}; "
             "expected the mean, in the same unit"
         )
     slack = _slack(sum(grains) + _grain(texts["iter_total"]), total)
     if values["iter_total"] < total - slack:
         raise InputError(
-            f"{where}: iter_total is {texts['iter_total']}, less than its epochs together "
+            f"{where}: iter_total is {shown(texts['iter_total'])}, less than its epochs together "
             f"({total:.9g}); expected the time of the whole run, in the same unit"
         )
     if values["iter_total"] > _OTHER_UNIT * total:
         raise InputError(
-            f"{where}: iter_total is {texts['iter_total']}, {values['iter_total'] / total:.0f} times "
+            f"{where}: iter_total is {shown(texts['iter_total'])}, {values['iter_total'] / total:.0f} times "
             "its epochs together; expected seconds in every column, this looks like milliseconds"
         )
 

@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 
 from measurement.errors import InputError
-from models import download
+from models import download, npz
 from models.dataset import Data
 from models.eis_predictor import simulator
 from models.eis_predictor.config import COUNT, DATASETS, KNOWN, OHM, Config, inputs_of
@@ -275,6 +275,10 @@ def _written(stream: IO[bytes], config: Config, digest: hashlib._Hash) -> Iterat
 def _verified(path: Path, config: Config) -> str:
     """The sha256 of the file's rows, which its record has too. Raises InputError."""
     try:
+        with open(path, "rb") as stream:
+            about = npz.header(stream, path.name)
+        if about != ((config.train_items,), False, ROW):
+            raise ValueError(f"shape {about[0]}, {about[2]}")
         record = json.loads(_record(path).read_text(encoding="utf-8"))
         rows = np.lib.format.open_memmap(path, mode="r")
         found = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(rows.data).hexdigest()}
@@ -283,11 +287,11 @@ def _verified(path: Path, config: Config) -> str:
             f"{path.name} is not in {path.parent}; expected it there: start a trial or study to make"
             " it"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             _altered(path, f"cannot be read ({' '.join(str(error).split())})")
         ) from error
-    if rows.dtype != ROW or record != _facts(config) | found:
+    if record != _facts(config) | found:
         raise InputError(_altered(path, f"has sha256 {found['sha256']}, not what its record says"))
     return str(found["sha256"])
 

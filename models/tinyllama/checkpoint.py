@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import models
+from measurement import untrusted
 from measurement.errors import InputError
+from measurement.untrusted import shown
 from models import checkpoints, hub
 from models.checkpoints import Weights
 from models.parameters import draw
@@ -66,23 +69,33 @@ def sizes(checkpoint: str, data_dir: str) -> dict[str, Any]:
     stored = checkpoints.read_json(path)
     if stored.get("model_type") != "llama":
         raise InputError(
-            f"{path}: model_type is {stored.get('model_type')!r}; expected 'llama': this workload"
+            f"{path}: model_type is {shown(repr(stored.get('model_type')))}; expected 'llama': this workload"
             " computes the Llama architecture and no other"
         )
     if missing := [key for key in _SIZES.values() if key not in stored]:
         raise InputError(f"{path} lacks {missing[0]}; expected it, as transformers writes it")
-    rope = dict(stored.get("rope_parameters") or {})
+    rope = stored.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        raise InputError(f"{path}: rope_parameters is {shown(repr(rope))}; expected an object")
+    rope = dict(rope)
     found = {name: stored[key] for name, key in _SIZES.items()}
     found["key_value_heads"] = stored.get("num_key_value_heads") or found["heads"]
     found["rope_theta"] = rope.pop("rope_theta", stored.get("rope_theta", 10_000.0))
     for name, value in found.items():
         kinds = (int, float) if isinstance(getattr(Config, name), float) else (int,)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
-            raise InputError(f"{path}: {name} is {value!r}; expected a number above 0")
+        if not untrusted.number(value, kinds[-1]) or not 0 < value <= models.MOST:
+            raise InputError(
+                f"{path}: {name} is {shown(repr(value))}; expected a number above 0 and at most"
+                f" {models.MOST:,}"
+            )
         found[name] = kinds[-1](value)
     _refuse({**stored, **rope}, path)
     found["vocabulary_matrices"] = 1 if stored.get("tie_word_embeddings") else 2
     found["end_token"] = 1 + _eos(stored, path)
+    if found["layers"] > models.MOST_LAYERS:
+        raise InputError(
+            f"{path}: layers is {found['layers']}; expected at most {models.MOST_LAYERS:,}"
+        )
     return found
 
 
@@ -90,16 +103,16 @@ def _refuse(stored: dict[str, Any], path: Path) -> None:
     """Unknown settings pass only where they are off: an ignored one could change the function."""
     size = stored["hidden_size"] / stored["num_attention_heads"]
     only = {**_ONLY, "head_dim": size, "layer_types": None}
-    if set(stored.get("layer_types") or ()) <= {"full_attention"}:
+    layers = stored.get("layer_types")
+    if isinstance(layers, list) and all(kind == "full_attention" for kind in layers):
         only["layer_types"] = stored.get("layer_types")
     for key, value in stored.items():
         if key in _HARMLESS or not value:
             continue
         if key not in only or value != only[key]:
             expected = f"{only[key]!r}" if only.get(key) else "none"
-            text = repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "..."
             raise InputError(
-                f"{path}: {key} is {text}; expected {expected}: this decoder does not compute that"
+                f"{path}: {shown(key)} is {shown(repr(value))}; expected {expected}: this decoder does not compute that"
             )
 
 
@@ -109,9 +122,9 @@ def _eos(stored: dict[str, Any], path: Path) -> int:
     token = token[0] if isinstance(token, list) and token else token
     if token is None or token == []:
         return int(stored["vocab_size"])
-    if isinstance(token, bool) or not isinstance(token, int):
-        raise InputError(f"{path}: eos_token_id is {token!r}; expected a token's number")
-    return token
+    if not untrusted.number(token, int):
+        raise InputError(f"{path}: eos_token_id is {shown(repr(token))}; expected a token's number")
+    return int(token)
 
 
 def load(config: Config, checkpoint: str, data_dir: str, seed: int) -> Weights:
@@ -165,7 +178,7 @@ def _tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001  the library raises no narrower type
-        raise InputError(f"{path} is no tokenizer ({error}); fetch it again") from error
+        raise InputError(f"{path} is no tokenizer ({shown(str(error))}); fetch it again") from error
 
 
 def encode(text: str, checkpoint: str, data_dir: str) -> list[int]:
@@ -198,15 +211,8 @@ def lines(dataset: str) -> list[str]:
     if not dataset.endswith(".txt"):
         return list(PROMPTS)
     path = Path(dataset).expanduser()
-    try:
-        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); expected a text file, one prompt a line"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text; expected one prompt a line") from error
-    found = [line for line in found if line]
+    text = untrusted.read_text(path, untrusted.MIB, "a text file, one prompt a line")
+    found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         raise InputError(f"{path} holds no prompt; expected one a line")
     return found

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from measurement import untrusted
 from measurement.errors import InputError
-from models import checkpoints, download, hub
+from models import MOST_LAYERS, checkpoints, download, hub
 from models.checkpoints import Weights
 from models.parameters import draw
 from models.whisper_tiny import data
@@ -159,8 +160,13 @@ def openai_name(name: str) -> str:
 
 def _blocks(values: dict[str, np.ndarray], side: str) -> int:
     """One more than the highest number of a block, so that a gap is a missing tensor."""
-    found = (re.match(rf"{side}\.blocks\.(\d+)\.", name) for name in values)
-    return max((int(match[1]) + 1 for match in found if match), default=1)
+    found = (re.match(rf"{side}\.blocks\.([0-9]{{1,9}})\.", name) for name in values)
+    count = max((int(match[1]) + 1 for match in found if match), default=1)
+    if count > MOST_LAYERS:
+        raise InputError(
+            f"a tensor of {side} names block {count - 1}; expected at most {MOST_LAYERS:,}"
+        )
+    return count
 
 
 # --- text
@@ -197,8 +203,14 @@ def decode(tokens: Sequence[int], ranks: Path) -> str:
 @cache
 def _pieces(path: Path) -> dict[int, bytes]:
     """rank -> bytes: each line holds a piece in base 64 and its rank."""
-    lines = (line.split() for line in path.read_bytes().splitlines())
-    return {int(rank): base64.b64decode(piece) for piece, rank in filter(None, lines)}
+    content = untrusted.read_bytes(path, data.MOST_ASSET, "a tiktoken file")
+    lines = (line.split() for line in content.splitlines())
+    try:
+        return {int(rank): base64.b64decode(piece) for piece, rank in filter(None, lines)}
+    except ValueError as error:
+        raise InputError(
+            f"{path} is no tiktoken file; expected base 64 and a rank a line"
+        ) from error
 
 
 def _from_wheel(missing: Sequence[File]) -> Iterator[tuple[File, bytes]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import wavfile
 
+from measurement import untrusted
 from measurement.errors import InputError
 from models import download
 from models.dataset import Data
@@ -28,6 +30,8 @@ from models.whisper_tiny.config import DATASETS, OWN_DATA, SAMPLE_RATE, Config
 
 FOLDER = "whisper"
 SYNTHETIC_SEED = 2022
+MOST_BYTES = 256 << 20  # of a recording: two hours at 16 kHz, in 16 bits
+MOST_ASSET = 64 << 20  # of a file that is known by its digest
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,10 @@ def find(directory: Path, files: Sequence[File]) -> Path | None:
             if not os.path.exists(path):
                 continue
             try:
-                check(path.read_bytes(), file)
-            except (OSError, ValueError) as error:
+                check(untrusted.read_bytes(path, MOST_ASSET, file.name), file)
+            except InputError:
+                raise
+            except ValueError as error:
                 raise InputError(
                     f"{path} {error}; expected the sha256 {file.sha256}: delete it or move it away,"
                     " then run again to fetch a good one"
@@ -164,6 +170,9 @@ def read_wav(path: Path) -> np.ndarray:
     finite numbers.
     """
     try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+            raise ValueError(f"no plain file of at most {MOST_BYTES:,} bytes")
         with warnings.catch_warnings():  # about chunks that hold no audio
             warnings.simplefilter("ignore", wavfile.WavFileWarning)
             rate, samples = wavfile.read(path)

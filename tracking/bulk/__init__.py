@@ -14,15 +14,18 @@ the largest double, because that is what MLflow stores.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import mlflow
+from mlflow.exceptions import MlflowException
 
 from measurement.errors import InputError
+from measurement.untrusted import shown
 from tracking.bulk import client, database, server
 from tracking.bulk.columns import Found, Histories, Points, Wanted
-from tracking.store import reachable
+from tracking.store import address, reachable
 
 __all__ = ["Found", "Histories", "histories", "runs"]
 
@@ -55,9 +58,9 @@ def runs(
         if "'" in text or "`" in text:
             raise InputError(f"{text!r} holds a quote; use letters, digits, '.', '_' and '-'")
     wanted = Wanted(dict(tags or {}), status, None if run_ids is None else tuple(run_ids), deleted)
-    with reachable():
+    with reachable(), _as_mlflow_writes():
         uri = mlflow.get_tracking_uri()
-        found = _source(uri).runs(uri, wanted)
+        found = source(uri).runs(uri, wanted)
     return sorted(found, key=lambda run: (run.start_milliseconds, run.run_id))
 
 
@@ -67,13 +70,30 @@ def histories(run_ids: Sequence[str], metrics: Sequence[str]) -> Histories:
     Raises InputError when the store cannot be reached.
     """
     run_ids, metrics = tuple(dict.fromkeys(run_ids)), tuple(dict.fromkeys(metrics))
-    with reachable():
+    with reachable(), _as_mlflow_writes():
         uri = mlflow.get_tracking_uri()
-        points = _source(uri).points(uri, run_ids, metrics) if run_ids and metrics else []
+        points = source(uri).points(uri, run_ids, metrics) if run_ids and metrics else []
         return Histories.of(run_ids, metrics, points)
 
 
-def _source(uri: str) -> Source:
+@contextmanager
+def _as_mlflow_writes() -> Iterator[None]:
+    """Turns an answer of another form than MLflow's into an InputError: a database takes text for a
+    number, and what answers as a server need not be one."""
+    try:
+        yield
+    except (InputError, MlflowException):
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"the tracking store {address()} holds or answers what MLflow does not write "
+            f"({type(error).__name__}: {shown(str(error))}); expected an MLflow store: set "
+            "MLFLOW_TRACKING_URI, or repair it"
+        ) from error
+
+
+def source(uri: str) -> Source:
+    """The way in which a store is read."""
     scheme = uri.partition(":")[0].lower()
     if scheme in ("http", "https"):
         return server

@@ -41,14 +41,14 @@ _ROWS = 1000  # points held as Python objects at a time: with 50,000 garbage col
 def revision(uri: str) -> str | None:
     """The version of the database's schema; a new database is made first, as MLflow does."""
     experiment_ids(uri)
-    with _connected(uri) as connection:
+    with connected(uri) as connection:
         return connection.scalar(sqlalchemy.text("SELECT version_num FROM alembic_version"))
 
 
 def runs(uri: str, wanted: Wanted) -> list[Found]:
     """Four statements per 250 runs."""
     experiments = [int(experiment) for experiment in experiment_ids(uri, wanted.deleted)]
-    with _connected(uri) as connection:
+    with connected(uri) as connection:
         heads = _heads(connection, experiments, wanted)
         shared: dict[str, str] = {}  # most values are the same in many runs: kept once
         found: list[Found] = []
@@ -78,7 +78,7 @@ def points(uri: str, run_ids: Sequence[str], metrics: Sequence[str]) -> Points:
     run_places, metric_places = places(run_ids), places(metrics)
     # A bare `key IN` makes SQLite walk its index of keys: every point of the store, per statement.
     named = func.coalesce(_POINT.key, "").in_(metrics)
-    with _connected(uri) as connection:
+    with connected(uri) as connection:
         for ids in chunks(run_ids, _RUNS):
             statement = select(
                 _POINT.run_uuid,
@@ -99,7 +99,7 @@ def points(uri: str, run_ids: Sequence[str], metrics: Sequence[str]) -> Points:
 
 
 @contextmanager
-def _connected(uri: str) -> Iterator[Connection]:
+def connected(uri: str) -> Iterator[Connection]:
     """With MLflow's own settings of the pool and of TLS."""
     engine = create_sqlalchemy_engine_with_retry(uri)
     try:

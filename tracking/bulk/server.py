@@ -7,7 +7,6 @@ noticed here. Credentials, certificates, retries and timeouts are those of MLflo
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,10 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
+from requests import Response
 
+from measurement import untrusted
+from measurement.errors import InputError
 from tracking.bulk import client
 from tracking.bulk.columns import Found, Part, Points, Wanted, chunks, places
 
@@ -29,6 +31,7 @@ _PAGE = 250  # runs: an answer must come well within MLFLOW_HTTP_REQUEST_TIMEOUT
 _RUNS, _ROWS = 100, 25_000  # MLflow's limits of one history request
 _REQUESTS = 4  # at a time: as many workers as `mlflow server` has by default
 _WINDOWS = 16
+_MOST_BYTES = 512 << 20  # of one answer: 250 runs with all the text that MLflow lets them have
 _NEWEST, _OLDEST = "attributes.start_time DESC", "attributes.start_time ASC"
 
 
@@ -117,7 +120,10 @@ def _history(
             rows = [row for row in rows if row["run_id"] != last]
             if not rows:
                 parts.append(client.of_one(uri, last, run_places[last], metric, metric_place))
-            left = [run_id for run_id in left if run_id >= last][0 if rows else 1 :]
+            more = [run_id for run_id in left if run_id >= last][0 if rows else 1 :]
+            if len(more) >= len(left):  # it would be asked for ever
+                raise ValueError("histories are not sorted by run")
+            left = more
         parts.append(
             Part.of(
                 [run_places[row["run_id"]] for row in rows],
@@ -141,10 +147,13 @@ def _each(
 ) -> Iterator[list[Found]]:
     token: str | None = None
     while True:
+        before = token
         found, token = _page(uri, where, search, shared, token=token)
         yield found
         if not token:
             return
+        if token == before or not found:
+            raise ValueError("pages go on without end")
 
 
 def _page(
@@ -197,10 +206,28 @@ def _request(uri: str, path: str, method: str, **content: Any) -> dict[str, Any]
     Each request has a connection of its own: kept ones were all taken by one worker of
     `mlflow server`, and the others idled.
     """
-    response = http_request(
-        get_default_host_creds(uri), path, method, extra_headers={"Connection": "close"}, **content
-    )
-    if response.status_code != 200:
-        verify_rest_response(response, path)
-    answer: dict[str, Any] = json.loads(response.content)
+    with http_request(
+        get_default_host_creds(uri),
+        path,
+        method,
+        extra_headers={"Connection": "close"},
+        stream=True,  # or all of it would be in memory before its size is known
+        **content,
+    ) as response:
+        if response.status_code != 200:
+            verify_rest_response(response, path)
+        answer: dict[str, Any] = untrusted.parse_json(_body(response), f"the answer to {path}")
     return answer
+
+
+def _body(response: Response) -> bytes:
+    """All of an answer, unpacked. Raises InputError for one that does not end."""
+    found = bytearray()
+    for chunk in response.iter_content(1 << 16):
+        found += chunk
+        if len(found) > _MOST_BYTES:
+            raise InputError(
+                f"the tracking server answers with more than {_MOST_BYTES >> 20} MiB; expected an"
+                " MLflow server: set MLFLOW_TRACKING_URI"
+            )
+    return bytes(found)
