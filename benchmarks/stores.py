@@ -33,7 +33,7 @@ from mlflow.store.tracking.dbmodels.models import (
 from mlflow.tracking import MlflowClient
 
 from measurement.errors import InputError
-from tracking import names
+from tracking import names, stated
 
 STUDY = "bulk"
 EPOCHS = 20
@@ -119,14 +119,18 @@ def _histories(number: int, epochs: int) -> dict[str, list[float]]:
     return series
 
 
+def _value(key: str, number: int) -> str:
+    return f"{number + 1}" if key in stated.NUMBERS else f"{key} of {number}"
+
+
 def _params(number: int) -> dict[str, str]:
-    found = {key: f"{key} of {number % 7}" for key in names.CELL}
+    found = {key: _value(key, number % 7) for key in names.CELL}
     found |= {"seed": str(number % 100), "hidden_size": "32", "layers": "2"}
     return _padded(found, PARAMS, number)
 
 
 def _tags(number: int) -> dict[str, str]:
-    found = {key: f"{key} of {number % 7}" for key in names.CELL}
+    found = {key: _value(key, number % 7) for key in names.CELL}
     found |= {
         names.KIND: "trial",
         "study": STUDY,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from measurement.errors import InputError
 from measurement.untrusted import shown
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+_SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,200}")  # a file in the folder itself
 _MOST_JSON = 32 * untrusted.MIB  # an index of some 200,000 tensors
 # bfloat16 is the upper half of a float32; NumPy has no type for it.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -73,7 +75,7 @@ def _shards(folder: Path) -> list[Path]:
         raise InputError(f"{folder / INDEX} has no weight_map; expected tensor names and files")
     names = sorted({str(name) for name in table.values()})
     for name in names:
-        if name != Path(name).name or not (folder / name).is_file():
+        if not _SHARD.fullmatch(name) or not (folder / name).is_file():
             raise InputError(
                 f"{folder} lacks {shown(name)}, which {INDEX} names; expected every shard in the folder:"
                 " fetch it again"

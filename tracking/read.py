@@ -164,7 +164,9 @@ def series(path: Path) -> dict[str, np.ndarray]:
         named = table["series"].unify_dictionaries().combine_chunks()
         keys, codes = named.dictionary.to_pylist(), named.indices.to_numpy()
         values = table["value"].to_numpy().astype(np.float64)
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError, NotImplementedError) as error:
+    except (
+        pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError, NotImplementedError,
+    ) as error:  # fmt: skip
         raise InputError(
             f"{names.SAMPLES} is not the table of a trial ({shown(str(error))}); expected the file as"
             " it was written: delete that run, or repeat it"

@@ -12,12 +12,12 @@ from measurement.errors import InputError
 from measurement.untrusted import shown
 from tracking import names
 
-# Names that become folders and files: no separator, no leading dot.
-_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,127}")
+# Names that become folders: no separator, and not only dots.
+_NAME = re.compile(r"(?!\.+\Z)[A-Za-z0-9._+-]{1,128}")
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?(e[+-]?[0-9]{1,2})?")
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _MOST_ARMS = 4096
-_NUMBERS = (
+NUMBERS = (
     "epochs",
     "batch_size",
     "target",
@@ -186,7 +186,7 @@ def cell(tags: Mapping[str, str], params: Mapping[str, str]) -> dict[str, str]:
     where a number is none."""
     found = {key: tags.get(key, params.get(key, names.ABSENT.get(key, ""))) for key in names.CELL}
     found |= {k.removeprefix(names.SIZE): v for k, v in tags.items() if k.startswith(names.SIZE)}
-    for key in _NUMBERS:
+    for key in NUMBERS:
         if found[key] and not _NUMBER.fullmatch(found[key]):
             raise InputError(f"{key} is '{shown(found[key])}'; expected a number")
     return {line(key): line(value) for key, value in found.items()}

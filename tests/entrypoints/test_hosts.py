@@ -287,7 +287,7 @@ def test_the_command_is_one_line_or_a_page(
 ) -> None:
     code, out, err = run("hosts")
     assert (code, out) == (2, "") and err.count("\n") == 1
-    assert err.startswith("Error: hostfile hosts.json: cannot be read")
+    assert err.startswith("Error: hostfile hosts.json cannot be read")
     written(tmp_path, {"hosts": [{"address": "127.0.0.1", "ranks": 2}]})
     code, out, err = run("hosts")
     assert (code, err) == (0, "")

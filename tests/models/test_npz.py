@@ -76,7 +76,7 @@ def test_what_is_no_zip_is_one_line(tmp_path, content):
 
 def test_a_missing_file_and_a_folder_are_one_line(tmp_path):
     assert "No such file" in refused(tmp_path / "none.npz")
-    assert "directory" in refused(tmp_path)
+    assert "no plain file" in refused(tmp_path)
 
 
 def member(path: Path, content: bytes, name: str = "a.npy") -> Path:
@@ -95,7 +95,7 @@ def header(shape, dtype="<i2") -> bytes:
 @pytest.mark.parametrize("shape", [(10**12, 32, 32, 3), (2**31, 2**31, 2**31), (61,), (-60,)])
 def test_a_shape_larger_than_the_file_allocates_nothing(tmp_path, shape):
     path = member(tmp_path / "x.npz", header(shape) + VALUES.tobytes())
-    assert "a has 120 bytes where" in refused(path)
+    assert ("a has 120 bytes where" if min(shape) > 0 else "a has the shape") in refused(path)
 
 
 def test_more_than_fits_is_refused_by_its_stated_size(tmp_path, monkeypatch):

@@ -256,7 +256,7 @@ def test_a_data_set_that_is_unknown_or_empty_is_one_line(tmp_path):
     with pytest.raises(InputError, match="cannot be read") as error:
         data.prepare(str(own), "auto")
     one_line(error)
-    for content, said in ((b" \n\n", "holds no prompt"), (b"\xff\xfe\x00", "is not UTF-8")):
+    for content, said in ((b" \n\n", "holds no prompt"), (b"\xff\xfe\x00", "no UTF-8 text")):
         own.write_bytes(content)
         with pytest.raises(InputError, match=said) as error:
             data.prepare(str(own), "auto")
