@@ -10,6 +10,7 @@ from analysis import flags
 from analysis.flags import Flag
 from analysis.wording import QUESTIONS
 from measurement.audit import parity_difference, receipt_difference
+from measurement.doubts import UNTRUSTED
 from tracking.names import METRICS
 
 if TYPE_CHECKING:
@@ -122,12 +123,15 @@ def ranks_disagree(row: Row) -> str | None:
 
 def untrusted(rows: Sequence[Row]) -> str | None:
     """Why the times of an arm's trials are not to be believed; None when they are."""
-    if 2 * sum("AUDIT" in row.flags for row in rows) <= len(rows):
-        return None
-    return (
-        f"most trials of {rows[0].arm} failed the completion audit (twice the work did not "
-        "take about twice the time), so its times are not trusted"
-    )
+    for name in UNTRUSTED:
+        flagged = sum(name in row.flags for row in rows)
+        if 2 * flagged > len(rows):
+            what, _ = flags.TRIAL_REMEDIES[name]
+            return (
+                f"{name}: {flagged} of {len(rows)} trials of {rows[0].arm} {what}, so its times are "
+                "not trusted"
+            )
+    return None
 
 
 def _reference_blas(row: Row) -> bool:

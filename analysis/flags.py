@@ -325,6 +325,35 @@ TRIAL_REMEDIES = {
         "failed the completion audit: twice the work did not take twice the time",
         "Look at the barrier of the adapter, or repeat on a quiet machine.",
     ),
+    "IN-CLOCK": (
+        "did something else inside the clock of a training step, such as an evaluation",
+        "Take it out of the clock, or put it into that of every arm.",
+    ),
+    "UNFINISHED": (
+        "left work undone when the clock stopped, or had some left when it started",
+        "Wait for every result and all state, before the clock and in it.",
+    ),
+    "UNTIMED": (
+        "took another time by the supervisor's clock than by their own",
+        "Look at the clock and at the barrier before it stops.",
+    ),
+    "GRADIENTS": (
+        "recorded gradients while they only answered",
+        "Answer without gradient recording.",
+    ),
+    "THREADS": ("ran with another number of threads than they were given", "Leave it to threads."),
+    "OVER-THREADS": (
+        "used more processor time than their threads allow",
+        "Look for threads or processes of their own.",
+    ),
+    "IDLE": (
+        "left the processor idle for most of the epochs",
+        "Look for what they wait for: a sleep, a disk, memory that is swapped in.",
+    ),
+    "REDUCED-PRECISION": (
+        "allowed float32 products to be rounded to fewer bits",
+        "Ask for the highest precision of products.",
+    ),
     "DIRTY-TREE": ("ran code that is in no commit", "Commit, then measure."),
     "DROPOUT": (
         "trained with dropout, whose masks no two frameworks draw alike: the evidence of equal work is "

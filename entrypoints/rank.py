@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
 import psutil
 from safetensors.numpy import save_file
 
@@ -241,6 +242,11 @@ class Watched:
                 found.add(self._framework.read(shard.rows)[:count])
             yield fed
 
+    def rows(self, shard: Any) -> np.ndarray:
+        """The items of a part; a rank without one has one that counts nothing."""
+        rows = self._framework.read(shard.rows)
+        return rows if float(self._framework.read(shard.weight)) > 0 else rows[:0]
+
     def as_json(self, epochs: int) -> list[Any]:
         return [self.seen[e].as_json() if e in self.seen else None for e in range(epochs)]
 
@@ -257,6 +263,7 @@ def measure(rank: Rank) -> None:
         work = replace(
             work,
             step=steps,
+            rows=watched.rows,
             portions=watched.portions,
             reduce=reduce,
             reduce_bytes=size * _ITEM_BYTES[framework.dtype],

@@ -20,7 +20,7 @@ from entrypoints.processes import ROOT
 from entrypoints.supervisor import Measured, TrialSpec, threads_of
 from entrypoints.values import energy_share, of, timed_seconds
 from entrypoints.worker import TEXT
-from measurement import identity, machine
+from measurement import doubts, identity, machine
 from serving.trained import SERVED
 from tracking import digest, names, write
 from tracking.system import Sampler
@@ -47,6 +47,9 @@ def flags(measured: Measured, spec: TrialSpec) -> list[str]:
     if conditions["dtype"] == "float32" and conditions["numerics"]["tf32"] == "on":
         found.append("TF32")
     trial = measured.result["trial"]
+    found += doubts.flags(trial, conditions, threads_of(spec.condition, spec.hostfile))
+    if measured.untimed:
+        found.append("UNTIMED")
     if not np.isfinite([*trial.get("epoch_loss", []), trial.get("quality", 0.0)]).all():
         found.append("DIVERGED")
     if spec.mode == "generate" and spec.checkpoint == "random":

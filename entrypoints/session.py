@@ -25,6 +25,7 @@ from measurement.evidence import (
     work_digest,
 )
 from measurement.framework import Framework
+from measurement.ledger import Ledger
 from measurement.operations import Counted, Operations, total
 from models.batches import epoch_rows
 from models.parameters import draw
@@ -52,6 +53,7 @@ class Base:
         self.framework: Framework = framework or frameworks.load(
             spec["framework"], spec["device"], spec["dtype"], spec["threads"]
         )
+        self.ledger = Ledger()
         self.compiled, self.compiled_inference = self._compile_modes(spec["compile"])
         self.model = self.twin.Model(self.config)
 
@@ -70,7 +72,7 @@ class Base:
         """The condition as it is, read after the work from the libraries that did it."""
         on = {True: "on", False: "off"}
         return {
-            "device": self.framework.device,
+            "device": self.framework.device_of(self.model),
             "dtype": self.framework.dtype,
             "compile": on[self.compiled],
             "compile_inference": on[self.compiled_inference],
@@ -114,12 +116,13 @@ class Session(Base):
         )
         self.reset()
         self._submit = self.framework.compile_step(step, self.state, self.compiled)
-        self.step: Callable[[Any], Any] = lambda rows: self._submit(*self.train, rows)
+        count = self.ledger.count
+        self.step = count("step", lambda rows: self._submit(*self.train, rows))
         bound = functools.partial(
             self.framework.compile_predict, model=self.model, compiled=self.compiled_inference
         )
-        self.predict: Callable[..., Any] = bound(self.twin.predict)
-        self.score: Callable[..., Any] = bound(self.twin.score)
+        self.predict = count("predict", bound(self.twin.predict))
+        self.score = count("score", bound(self.twin.score))
 
     def reset(self, values: dict[str, np.ndarray] | None = None) -> None:
         """Initial parameters (or `values`) and the optimiser's first state."""
@@ -200,6 +203,8 @@ class Session(Base):
             epoch_steps=-(-self._items() // self.config.batch_size),
             test_items=len(items),
             flops_per_item=self.config.train_flops_per_item(),
+            rows=framework.read,
+            ledger=self.ledger,
         )
 
     def stream(self) -> streaming.Work:

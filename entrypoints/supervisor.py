@@ -20,6 +20,7 @@ from entrypoints.hostfile import Hosts
 from entrypoints.launch import run_job
 from entrypoints.processes import Listener, run_worker
 from measurement import blas, energy, machine
+from measurement.doubts import Stopwatch
 from measurement.errors import InputError
 from measurement.job import SHARED
 from measurement.monitor import Monitor, Seen
@@ -67,6 +68,7 @@ class Measured:
     energy: energy.Energy
     train_window: tuple[float, float]
     seen: Seen = Seen()
+    untimed: bool = False  # the supervisor's clock contradicts the worker's
 
 
 def resolve(
@@ -214,11 +216,16 @@ def new_folder(name: str) -> Path:
 
 def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
     """One trial from start to local record. Knows nothing of MLflow."""
+    with faults.around(spec.condition.fault):
+        return _measure(spec, listen)
+
+
+def _measure(spec: TrialSpec, listen: Listener) -> Measured:
     folder = new_folder(f"{spec.condition.framework}-{spec.workload}")
     meters = {device: energy.find(device) for device in ("cpu", "gpu", "cpu-cpu", "cpu-gpu")}
     window = energy.Window(None, "no window")
     events: list[dict[str, Any]] = []
-    watch = _Watch()
+    watch, stopwatch = _Watch(), Stopwatch()
     start = time.time()
 
     def on_event(event: dict[str, Any]) -> None:
@@ -226,6 +233,7 @@ def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
         monitor.see(event)
         events.append(event)
         watch.see(event)
+        stopwatch.see(event, time.monotonic())
         if event["event"] == "ready":
             window = energy.Window(*meters[event["device"]])
         elif event["event"] == "energy_begin":
@@ -257,6 +265,7 @@ def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
         energy=watch.energy or window.stop(),
         train_window=(watch.train_start, watch.train_stop),
         seen=monitor.seen(),
+        untimed=spec.condition.ranks == 1 and stopwatch.untimed(),
     )
     (folder / "config.json").write_text(
         json.dumps({"workload": spec.workload, "framework": spec.condition.framework, **spec.sizes})

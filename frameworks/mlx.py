@@ -62,13 +62,15 @@ class Adapter(Alone):
             versions["backend"] = "metal" if mx.metal.is_available() else "cuda"
         return versions
 
+    def device_of(self, model: Any) -> str:
+        return "gpu" if mx.default_device().type == mx.gpu else "cpu"
+
     def numerics(self) -> dict[str, str]:
         library = Path(mx.__file__).parent / "lib"
         name = "libmlx.dylib" if platform.system() == "Darwin" else "libmlx.so"
         state = blas.loaded(str(library / name)).tags()
         # MLX multiplies float32 in TF32 on CUDA and on newer Metal unless this variable is 0.
         state["tf32"] = "on" if self._tf32() else "off"
-        state["pool_threads"] = "1"
         return state
 
     def _tf32(self) -> bool:

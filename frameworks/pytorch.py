@@ -67,6 +67,10 @@ class Adapter(Alone):
             versions["gpu"] = "Apple GPU (MPS)"
         return versions
 
+    def device_of(self, model: Any) -> str:
+        places = {"cpu" if p.device.type == "cpu" else "gpu" for p in model.parameters()}
+        return "+".join(sorted(places)) or self.device
+
     def numerics(self) -> dict[str, str]:
         library = Path(torch.__file__).parent / "lib"
         name = "libtorch_cpu.dylib" if os.uname().sysname == "Darwin" else "libtorch_cpu.so"
@@ -80,6 +84,9 @@ class Adapter(Alone):
         # A first step with its kernels on disk already takes a third of one without.
         state["compile_cache"] = "hit" if hits else "miss"
         state["pool_threads"] = str(torch.get_num_threads())
+        # "high" and "medium" allow TF32 on a GPU, and bfloat16 on a CPU that multiplies in it.
+        ieee = torch.get_float32_matmul_precision() == "highest"
+        state["float32_products"] = "ieee" if ieee else "reduced"
         return state
 
     def can_compile(self) -> str | None:
@@ -195,6 +202,17 @@ class Adapter(Alone):
 
     def inference(self) -> AbstractContextManager[Any]:
         return torch.inference_mode()
+
+    def records_gradients(self, call: Callable[[], Any]) -> bool:
+        saved: list[None] = []
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            saved.append(None)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            call()
+        return bool(saved)
 
     def select(self) -> None:
         pass  # PyTorch computes where the arrays lie

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import record  # which tapes are open
 from tensorflow.python.util import _pywrap_util_port  # where the library tells of oneDNN
 
 from frameworks.counting import tensorflow as counting
@@ -72,6 +73,10 @@ class Adapter(Alone):
             versions["gpu"] = str(details.get("device_name", "unknown"))
             versions["cuda"] = str(tf.sysconfig.get_build_info().get("cuda_version", "unknown"))
         return versions
+
+    def device_of(self, model: Any) -> str:
+        places = {"gpu" if "GPU" in v.device else "cpu" for _, v in model.named_parameters()}
+        return "+".join(sorted(places)) or self.device
 
     def numerics(self) -> dict[str, str]:
         # No BLAS: products are oneDNN's in eager mode and Eigen's in what XLA compiles.
@@ -225,6 +230,9 @@ class Adapter(Alone):
 
     def inference(self) -> AbstractContextManager[Any]:
         return nullcontext()  # TensorFlow records gradients only on a tape
+
+    def records_gradients(self, call: Callable[[], Any]) -> bool:
+        return bool(record.could_possibly_record())  # a tape that is open now
 
     def reset_peak_memory(self) -> None:
         if self.device == "gpu":

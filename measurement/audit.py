@@ -53,8 +53,10 @@ RECEIPT_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one training did: counts are exact, the last two numbers are the fingerprints of
-    learning."""
+    """What one training did: counts are exact, weight_change_norm and check_value are the
+    fingerprints of learning. initial: of the weights as they were read from the device before the
+    first epoch; order: of the items of each step; answers, single_answers: what the timed inference
+    put out, see measurement.ledger."""
 
     items: int
     steps: int
@@ -64,6 +66,11 @@ class Receipt:
     latency_calls: int
     weight_change_norm: float
     check_value: float
+    warmup_calls: int
+    order: str
+    initial: list[float]
+    answers: list[float]
+    single_answers: list[float]
     kind: str = "train"
 
 
@@ -76,6 +83,9 @@ class InferenceReceipt:
     inference_items: int
     latency_calls: int
     check_value: float
+    warmup_calls: int
+    answers: list[float]
+    single_answers: list[float]
     kind: str = "infer"
 
 
@@ -89,6 +99,8 @@ class StreamReceipt:
     eval_items: int
     weight_change_norm: float
     check_value: float
+    warmup_calls: int
+    initial: list[float]
     kind: str = "stream"
 
 
@@ -103,6 +115,7 @@ class GenerationReceipt:
     flops: int
     latency_calls: int
     tokens_digest: str
+    warmup_calls: int
     kind: str = "generate"
 
 
@@ -116,37 +129,62 @@ class SwitchReceipt:
     flops: int
     latency_calls: int
     check_value: float
+    warmup_calls: int
     kind: str = "switch"
 
 
-# kind -> (fields that are equal whole numbers, fields that are close, fields that are equal texts)
-_RECEIPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    "train": (
-        ("items", "steps", "flops", "eval_items", "inference_items", "latency_calls"),
+@dataclass(frozen=True)
+class _Fields:
+    """Of one kind of receipt: equal whole numbers, close numbers, equal texts; vectors: fingerprints
+    [.., norm, projection] and how far apart they may be on the scale of the norm."""
+
+    whole: tuple[str, ...]
+    close: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    vectors: tuple[tuple[str, float], ...] = ()
+
+
+# Weights are copied, so equal but for their rounding to 16 bits. Answers may be the numbers of classes,
+# where a rounding turns a few of them: half of them elsewhere would be 0.7 apart, one for all 1.
+_INITIAL, _ANSWERS = 1e-6, 0.3
+_RECEIPTS: dict[str, _Fields] = {
+    "train": _Fields(
+        (
+            "items",
+            "steps",
+            "flops",
+            "eval_items",
+            "inference_items",
+            "latency_calls",
+            "warmup_calls",
+        ),
         ("weight_change_norm", "check_value"),
-        (),
+        ("order",),
+        (("initial", _INITIAL), ("answers", _ANSWERS), ("single_answers", _ANSWERS)),
     ),
-    "infer": (
-        ("flops", "eval_items", "inference_items", "latency_calls"),
+    "infer": _Fields(
+        ("flops", "eval_items", "inference_items", "latency_calls", "warmup_calls"),
         ("check_value",),
         (),
+        (("answers", _ANSWERS), ("single_answers", _ANSWERS)),
     ),
-    "stream": (
-        ("items", "steps", "flops", "eval_items"),
+    "stream": _Fields(
+        ("items", "steps", "flops", "eval_items", "warmup_calls"),
         ("weight_change_norm", "check_value"),
         (),
+        (("initial", _INITIAL),),
     ),
-    "generate": (
-        ("items", "prompt_tokens", "tokens", "flops", "latency_calls"),
+    "generate": _Fields(
+        ("items", "prompt_tokens", "tokens", "flops", "latency_calls", "warmup_calls"),
         (),
         ("tokens_digest",),
     ),
-    "switch": (
-        ("loops", "products", "flops", "latency_calls"),
-        ("check_value",),
-        (),
+    "switch": _Fields(
+        ("loops", "products", "flops", "latency_calls", "warmup_calls"), ("check_value",)
     ),
 }
+# What the first receipts did not have: two without it are compared by the rest.
+_LATER = ("warmup_calls", "order", "initial", "answers", "single_answers")
 
 
 def receipt_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> str | None:
@@ -156,19 +194,37 @@ def receipt_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None)
     kind = a.get("kind", "train")  # the first receipts had no kind
     if kind != b.get("kind", "train") or not isinstance(kind, str) or kind not in _RECEIPTS:
         return f"the receipts differ in kind: {kind} against {b.get('kind', 'train')}"
-    whole, close, texts = _RECEIPTS[kind]
-    for name in whole:
-        if not isinstance(a.get(name), int) or a[name] != b.get(name):
-            return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
-    for name in close:
-        if not _close(a.get(name), b.get(name), RECEIPT_TOLERANCE):
-            return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
-    for name in texts:
-        if not isinstance(a.get(name), str) or a[name] != b.get(name):
-            return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
+    fields = _RECEIPTS[kind]
+    old = {name for name in _LATER if name not in a and name not in b}
+
+    def differ(name: str, equal: bool) -> str | None:
+        if equal or name in old:
+            return None
+        return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
+
+    checks = [
+        *(differ(n, isinstance(a.get(n), int) and a.get(n) == b.get(n)) for n in fields.whole),
+        *(differ(n, _close(a.get(n), b.get(n), RECEIPT_TOLERANCE)) for n in fields.close),
+        *(differ(n, isinstance(a.get(n), str) and a.get(n) == b.get(n)) for n in fields.texts),
+        *(differ(n, _alike(a.get(n), b.get(n), apart)) for n, apart in fields.vectors),
+    ]
+    if found := next((said for said in checks if said), None):
+        return found
     if a.get("weight_change_norm") == 0:
         return "neither arm changed a weight"
     return None
+
+
+def _alike(a: Any, b: Any, tolerance: float) -> bool:
+    """Whether two fingerprints are: as many rows, norm and projection close on the norm's scale."""
+    if a == [] and b == []:
+        return True
+    if not (isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and len(a) in (2, 3)):
+        return False
+    if not (_finite(a, len(a)) and _finite(b, len(b))) or a[:-2] != b[:-2]:
+        return False
+    scale = max(abs(a[-2]), abs(b[-2]))
+    return all(abs(x - y) <= tolerance * scale for x, y in zip(a[-2:], b[-2:], strict=True))
 
 
 def fingerprint(arrays: Mapping[str, np.ndarray]) -> list[float]:

@@ -43,6 +43,11 @@ class Framework(Protocol):
         """Package versions and the device's own name."""
         ...
 
+    def device_of(self, model: Any) -> str:
+        """Where a model's parameters lie, or where work goes to where arrays have no place: cpu, gpu,
+        or cpu+gpu."""
+        ...
+
     def numerics(self) -> dict[str, str]:
         """State as read from the loaded library: tf32, blas_loaded, blas_core, blas_threads ..."""
         ...
@@ -134,6 +139,10 @@ class Framework(Protocol):
         """No gradient recording inside."""
         ...
 
+    def records_gradients(self, call: Callable[[], Any]) -> bool:
+        """Whether `call`, made once for this, keeps anything for a gradient."""
+        ...
+
     def reset_peak_memory(self) -> None: ...
 
     def device_peak_bytes(self) -> int | None:
@@ -146,7 +155,8 @@ class Framework(Protocol):
 
 
 class Alone:
-    """What an adapter of a single process says of ranks."""
+    """What an adapter of a single process says of ranks, and one whose framework records gradients
+    only where they are asked for."""
 
     rank, ranks = 0, 1
     step_compiled: bool | None = None
@@ -162,6 +172,9 @@ class Alone:
 
     def mean(self, values: Sequence[float], weights: Sequence[float]) -> list[float]:
         return list(values)
+
+    def records_gradients(self, call: Callable[[], Any]) -> bool:
+        return False
 
 
 class Ranks(Framework, Protocol):

@@ -72,6 +72,7 @@ class Generation:
     ceiling_flops_per_second: float
     completion_ratio: float
     completion_residue: float
+    gradients_recorded: bool
     energy_window_passes: int
     receipt: GenerationReceipt
 
@@ -99,6 +100,7 @@ def run(
     begin, decode, digest, cpu = [], [], hashlib.sha256(), 0.0
     for number in range(plan.passes):
         report("epoch_begin", {"epoch": number})
+        report("timing", {})
         outputs, cpu_start = [], time.process_time()
         for item in range(work.items):
             begin_seconds, decode_seconds, tokens = _generate(
@@ -108,6 +110,7 @@ def run(
             decode.append(decode_seconds)
             outputs.append(tokens)
         cpu += time.process_time() - cpu_start
+        report("timed", {"seconds": sum(begin[-work.items :]) + sum(decode[-work.items :])})
         report("epoch_end", {"epoch": number})
         for tokens in outputs:
             values = [int(framework.read(token).reshape(-1)[0]) for token in tokens]
@@ -141,6 +144,7 @@ def run(
         tokens=done * work.decode_tokens,
         flops=done * work.flops_per_item,
         latency_calls=len(token_seconds),
+        warmup_calls=1 + plan.warmup_passes * work.items,
         tokens_digest=digest.hexdigest()[:16] if framework.dtype == "float32" else "",
     )
     return Generation(
@@ -156,6 +160,7 @@ def run(
         ceiling_flops_per_second=matmul_ceiling(framework, plan.ceiling_seconds, clock),
         completion_ratio=ratio,
         completion_residue=residue,
+        gradients_recorded=framework.records_gradients(lambda: work.advance(*work.begin(0))),
         energy_window_passes=energy_window(
             lambda: [
                 _generate(work, framework, item, clock, plan.slowdown) for item in range(work.items)

@@ -15,6 +15,7 @@ import numpy as np
 
 from measurement.audit import InferenceReceipt, completion
 from measurement.framework import Framework
+from measurement.ledger import answers, single_answers
 from measurement.memory import process_peak_bytes
 from measurement.phases import (
     Clock,
@@ -48,6 +49,7 @@ class Inference:
     ceiling_flops_per_second: float
     completion_ratio: float
     completion_residue: float
+    gradients_recorded: bool
     energy_window_passes: int
     receipt: InferenceReceipt
 
@@ -74,11 +76,15 @@ def run(
     report("warm", {"first_step_seconds": first, "quality": quality})
     report("epoch_begin", {"epoch": 0})
     cpu = time.process_time()
-    batched = passes(work.predict_all, framework, plan.inference_seconds, clock, plan.slowdown)
+    report("timing", {})
+    batched, whole = passes(
+        work.predict_all, framework, plan.inference_seconds, clock, plan.slowdown
+    )
+    report("timed", {"seconds": sum(batched) * (1 + 1 / len(batched))})  # one goes before them
     cpu = time.process_time() - cpu
     report("trained", {})
     report("latency", {})
-    one_item = latency(
+    one_item, single = latency(
         work.predict_one,
         work.test_items,
         plan.latency_warmup_calls,
@@ -94,6 +100,9 @@ def run(
         inference_items=work.test_items,
         latency_calls=len(one_item),
         check_value=quality,
+        warmup_calls=plan.latency_warmup_calls,
+        answers=answers(whole, framework),
+        single_answers=single_answers(single),
     )
     return Inference(
         first_call_seconds=first,
@@ -112,6 +121,7 @@ def run(
         ceiling_flops_per_second=matmul_ceiling(framework, plan.ceiling_seconds, clock),
         completion_ratio=ratio,
         completion_residue=residue,
+        gradients_recorded=framework.records_gradients(work.predict_all),
         energy_window_passes=energy_window(
             lambda: framework.wait(work.predict_all()), plan.energy_seconds, clock, report
         ),

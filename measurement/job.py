@@ -10,21 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from measurement.ledger import merged_order, rows_digest
+
 SHARED = "the counter is the host's, read by its first rank"  # why a rank has no energy of its own
 
 
 class JobError(RuntimeError):
     """The ranks of a job did not do one training's work; the message says what is wrong."""
-
-
-def rows_digest(rows: np.ndarray) -> int:
-    """A number that says which items were seen, in any order and by any rank: the sum modulo 2**64 of
-    a hash of each row number (splitmix64's finaliser, Steele et al. 2014, doi 10.1145/2660193.2660195).
-    """
-    x = np.asarray(rows, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return int(np.sum(x ^ (x >> np.uint64(31)), dtype=np.uint64))
 
 
 @dataclass
@@ -107,6 +99,7 @@ def merge(ranks: Sequence[dict[str, Any]], train_items: int) -> dict[str, Any]:
     receipt = dict(first["receipt"])
     for name in ("items", "flops"):
         receipt[name] = sum(trial["receipt"][name] for trial in trials)
+    receipt["order"] = merged_order([trial["receipt"]["order"] for trial in trials])
     found["receipt"] = receipt
     found["flops_per_second"] = receipt["flops"] / sum(found["epoch_seconds"])
     return found

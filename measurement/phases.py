@@ -30,16 +30,17 @@ def latency(
     calls: int,
     clock: Clock,
     slowdown: float,
-) -> list[float]:
-    """Seconds of each call with one item, from NumPy to NumPy, as a caller meets it."""
+) -> tuple[list[float], list[Any]]:
+    """(seconds, answer) of each call with one item, from NumPy to NumPy, as a caller meets it."""
     for call in range(warmup_calls):
         predict_one(call % items)
-    samples = []
+    samples, answers = [], []
     for call in range(calls):
         start = clock()
-        predict_one(call % items)
+        answer = predict_one(call % items)
         samples.append(elapsed(clock, start, slowdown))
-    return samples
+        answers.append(answer)
+    return samples, answers
 
 
 def passes(
@@ -48,15 +49,17 @@ def passes(
     seconds: float,
     clock: Clock,
     slowdown: float,
-) -> list[float]:
-    """Seconds of each pass over the whole resident test set, for `seconds`; five at least."""
+) -> tuple[list[float], Any]:
+    """(seconds of each pass over the whole resident test set, the last one's output), for `seconds`;
+    five passes at least."""
     framework.wait(predict_all())
     samples: list[float] = []
     while len(samples) < 5 or sum(samples) < seconds:
         start = clock()
-        framework.wait(predict_all())
+        output = predict_all()
+        framework.wait(output)
         samples.append(elapsed(clock, start, slowdown))
-    return samples
+    return samples, output
 
 
 def throughput(
@@ -68,7 +71,7 @@ def throughput(
 ) -> dict[str, list[float]]:
     """`passes` of one batch of each size: size, as text, -> seconds of each pass."""
     return {
-        str(size): passes(predict, framework, seconds, clock, slowdown)
+        str(size): passes(predict, framework, seconds, clock, slowdown)[0]
         for size, predict in predict_batch.items()
     }
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from measurement.audit import StreamReceipt, completion
+from measurement.audit import StreamReceipt, completion, fingerprint
 from measurement.framework import Framework
 from measurement.memory import process_peak_bytes
 from measurement.phases import Clock, Report, as_json, elapsed, energy_window, matmul_ceiling
@@ -84,16 +84,18 @@ def run(
     for batch in work.arrivals[1 : plan.warmup_steps]:
         _update(work, framework, batch, clock, 0.0)
     work.reset()
-    before = work.evaluate()
+    started, before = fingerprint(work.read_parameters()), work.evaluate()
     report("warm", {"first_step_seconds": first, "quality": before})
     report("epoch_begin", {"epoch": 0})
     seconds, losses = [], []
+    report("timing", {})
     cpu, start = time.process_time(), clock()
     for batch in work.arrivals:
         spent, loss = _update(work, framework, batch, clock, plan.slowdown)
         seconds.append(spent)
         losses.append(loss)
     total, cpu = clock() - start, time.process_time() - cpu
+    report("timed", {"seconds": total})
     report("trained", {})
     trained = work.read_parameters()
     after, details = work.evaluate(), work.details()
@@ -117,6 +119,8 @@ def run(
         eval_items=2 * work.test_items,
         weight_change_norm=distance(initial, trained),
         check_value=float(np.mean(values)),
+        warmup_calls=max(1, min(plan.warmup_steps, len(work.arrivals))),
+        initial=started,
     )
     return Stream(
         first_update_seconds=first,

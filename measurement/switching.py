@@ -117,9 +117,11 @@ def run(
     seconds, products, cpu = [], chain.products, 0.0
     for number in range(plan.passes):
         report("epoch_begin", {"epoch": number})
+        report("timing", {})
         cpu_start = time.process_time()
         took = chain.seconds(work.loops, plan.slowdown)
         cpu += time.process_time() - cpu_start
+        report("timed", {"seconds": took})
         report("epoch_end", {"epoch": number})
         seconds.append(took)
         values = {"number": number, "seconds": took, "loops": work.loops, "time": time.time()}
@@ -150,6 +152,7 @@ def run(
         flops=loops * work.flops_per_loop,
         latency_calls=len(waited),
         check_value=check,
+        warmup_calls=1 + plan.warmup_loops,
     )
     return Switching(
         first_call_seconds=first,

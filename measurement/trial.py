@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from measurement.audit import Receipt, completion
+from measurement.audit import Receipt, completion, fingerprint
 from measurement.framework import Framework
+from measurement.ledger import Ledger, Order, answers, extra_seconds, single_answers
 from measurement.memory import process_peak_bytes
 from measurement.phases import (
     Clock,
@@ -72,7 +73,8 @@ class Work:
     evaluation found, by metric; predict_one(i) takes test item i from NumPy and returns NumPy;
     predict_all() submits one pass over the resident test set and returns its output, and
     predict_batch[size]() one batch. reduce() adds up `reduce_bytes` over the ranks, as many as a step
-    does; None for one process. save(epochs, history) keeps what a training has come to after so many
+    does; None for one process. rows(batch) gives the numbers of the items that a step is given, back
+    from the device. ledger: counts what the session is asked for. save(epochs, history) keeps what a training has come to after so many
     epochs, restore() puts it back and returns the history; None where there is nothing to go on from.
     """
 
@@ -95,6 +97,8 @@ class Work:
     reduce_bytes: int = 0
     save: Callable[[int, History], None] | None = None
     restore: Callable[[], History | None] = lambda: None
+    rows: Callable[[Any], np.ndarray] = lambda batch: np.zeros(0, np.int64)
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,9 @@ class Trial:
     ceiling_flops_per_second: float
     completion_ratio: float
     completion_residue: float
+    unfinished_share: float
+    strays: dict[str, int]
+    gradients_recorded: bool
     energy_window_items: int
     receipt: Receipt
     parameters: dict[str, np.ndarray] = field(repr=False)
@@ -155,6 +162,7 @@ def run(
     warmup_seconds = timed(warmup)[0]
     work.evaluate()
     work.reset()
+    warmup_calls, started = 1 + len(warmup), fingerprint(work.read_parameters())
     report("warm", {"first_step_seconds": first, "warmup_seconds": warmup_seconds})
 
     history = work.restore()
@@ -176,9 +184,10 @@ def run(
     report("steps", {})
     step_seconds, reduce_seconds = _waited_steps(work, framework, plan, clock, timed)
     work.reset()
-    one_item, inference, batched = _inference(work, framework, plan, clock, report)
+    answered = _inference(work, framework, plan, clock, report)
     process_peak = process_peak_bytes()
     device_peak = framework.device_peak_bytes()
+    recorded = plan.inference and framework.records_gradients(work.predict_all)
     report("ceiling", {})
     ceiling = matmul_ceiling(framework, plan.ceiling_seconds, clock)
     window = energy_window(
@@ -193,9 +202,14 @@ def run(
         flops=items * plan.epochs * work.flops_per_item,
         eval_items=work.test_items * plan.epochs,
         inference_items=work.test_items if plan.inference else 0,
-        latency_calls=len(one_item),
+        latency_calls=len(answered.latency_seconds),
         weight_change_norm=distance(initial, trained),
         check_value=epochs["epoch_loss"][-1],
+        warmup_calls=warmup_calls,
+        order=epochs.pop("order"),
+        initial=started,
+        answers=answers(answered.whole, framework),
+        single_answers=single_answers(answered.single),
     )
     if (receipt.items, receipt.steps) != (items * plan.epochs, steps):
         raise RuntimeError(f"the epochs ran {receipt.items} items in {receipt.steps} steps")
@@ -207,10 +221,10 @@ def run(
         reduce_seconds=reduce_seconds,
         reduce_bytes=work.reduce_bytes,
         resumed_epochs=resumed,
-        latency_seconds=one_item,
-        inference_seconds=inference,
+        latency_seconds=answered.latency_seconds,
+        inference_seconds=answered.inference_seconds,
         inference_items=work.test_items if plan.inference else 0,
-        batch_seconds=batched,
+        batch_seconds=answered.batch_seconds,
         details=details,
         process_peak_bytes=process_peak,
         device_peak_bytes=device_peak,
@@ -218,6 +232,9 @@ def run(
         ceiling_flops_per_second=ceiling,
         completion_ratio=ratio,
         completion_residue=residue,
+        unfinished_share=work.ledger.unfinished_share(),
+        strays=dict(work.ledger.strays),
+        gradients_recorded=recorded,
         energy_window_items=window * sum(count for _, count in first_epoch),
         receipt=receipt,
         parameters=trained,
@@ -231,15 +248,23 @@ def _timed(
     work: Work,
     batches: list[Any],
     slowdown: float = 0.0,
+    phase: str = "",
 ) -> tuple[float, list[Any]]:
-    """Seconds from the first submission until every result and all state exist; the losses."""
-    step = work.step
-    framework.wait(work.state)
+    """Seconds from the first submission until every result and all state exist; the losses. Work that
+    was left before the clock, or is left after it, is noted under `phase`."""
+    step, ledger = work.step, work.ledger
+    left = extra_seconds(lambda: framework.wait(work.state), clock)
     framework.meet()
+    ledger.timing = "step"
     start = clock()
     losses = [step(batch) for batch in batches]
     framework.wait(losses, work.state)
-    return elapsed(clock, start, slowdown), losses
+    seconds = elapsed(clock, start, slowdown)
+    ledger.timing = ""
+    if phase:
+        left += extra_seconds(lambda: framework.read(losses[-1]), clock)
+        ledger.spans.setdefault(phase, []).append((seconds, left))
+    return seconds, losses
 
 
 def _waited_steps(
@@ -247,7 +272,7 @@ def _waited_steps(
     framework: Framework,
     plan: Plan,
     clock: Clock,
-    timed: Callable[[list[Any]], tuple[float, list[Any]]],
+    timed: Callable[..., tuple[float, list[Any]]],
 ) -> tuple[list[float], list[float]]:
     """Seconds of each of full steps, each waited for; between them, of as many bytes added up."""
     batches = work.batches(0)
@@ -256,7 +281,7 @@ def _waited_steps(
     if work.reduce is not None:
         work.reduce()  # the first one finds its way
     for batch in _cycle(full, plan.waited_steps):
-        steps.append(timed([batch])[0])
+        steps.append(timed([batch], phase="waited steps")[0])
         if work.reduce is not None:
             framework.meet()
             start = clock()
@@ -265,14 +290,25 @@ def _waited_steps(
     return steps, reductions
 
 
+@dataclass(frozen=True)
+class _Answered:
+    """Seconds of single items, of passes over the test set, and of batches by their size; the output
+    of the last pass and the answers of single items."""
+
+    latency_seconds: list[float] = field(default_factory=list)
+    inference_seconds: list[float] = field(default_factory=list)
+    batch_seconds: dict[str, list[float]] = field(default_factory=dict)
+    whole: Any = None
+    single: list[Any] = field(default_factory=list)
+
+
 def _inference(
     work: Work, framework: Framework, plan: Plan, clock: Clock, report: Report
-) -> tuple[list[float], list[float], dict[str, list[float]]]:
-    """Seconds of single items, of passes over the test set, and of batches by their size."""
+) -> _Answered:
     if not plan.inference:
-        return [], [], {}
+        return _Answered()
     report("latency", {})
-    one_item = latency(
+    one_item, single = latency(
         work.predict_one,
         work.test_items,
         plan.latency_warmup_calls,
@@ -282,8 +318,9 @@ def _inference(
     )
     report("inference", {})
     seconds = plan.inference_seconds
-    whole = passes(work.predict_all, framework, seconds, clock, plan.slowdown)
-    return one_item, whole, throughput(work.predict_batch, framework, seconds, clock, plan.slowdown)
+    passed, whole = passes(work.predict_all, framework, seconds, clock, plan.slowdown)
+    batched = throughput(work.predict_batch, framework, seconds, clock, plan.slowdown)
+    return _Answered(one_item, passed, batched, whole, single)
 
 
 def _epochs(
@@ -301,17 +338,29 @@ def _epochs(
         "target_epochs": None,
         "items": 0,
         "steps": 0,
+        "order": "0",
     }
+    order = Order(values["order"])
     for epoch in range(len(values["epoch_seconds"]), plan.epochs):
         seconds, cpu_seconds = 0.0, 0.0
         means: list[float] = []
         sizes: list[int] = []
         report("epoch_begin", {"epoch": epoch})
         for fed in work.portions(epoch):
-            cpu = time.process_time()
-            spent, losses = _timed(clock, framework, work, [b for b, _ in fed], plan.slowdown)
+            fed_batches = [batch for batch, _ in fed]
+            report("timing", {})
+            calls, cpu = work.ledger.calls["step"], time.process_time()
+            spent, losses = _timed(
+                clock, framework, work, fed_batches, plan.slowdown, phase="epochs"
+            )
             cpu_seconds += time.process_time() - cpu
             seconds += spent
+            report("timed", {"seconds": spent})
+            calls = work.ledger.calls["step"] - calls
+            if calls > len(losses):  # 0: a session that counts nothing
+                raise RuntimeError(f"{len(losses)} batches took {calls} steps")
+            for number, batch in enumerate(fed_batches):
+                order.add(values["steps"] + len(means) + number, work.rows(batch))
             counts = [count for _, count in fed]
             own = [float(framework.read(loss)) for loss in losses]
             means += framework.mean(own, counts)
@@ -321,6 +370,7 @@ def _epochs(
         report("epoch_end", {"epoch": epoch})
         values["items"] += sum(sizes)
         values["steps"] += len(means)
+        values["order"] = str(order)
         values["epoch_loss"].append(float(np.average(means, weights=sizes)))
         start = clock()
         quality = work.evaluate()

@@ -12,6 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from measurement.doubts import UNTRUSTED
 from measurement.errors import InputError
 from tracking import names, read
 from tracking.read import Row
@@ -23,7 +24,7 @@ ALIAS = "champion"
 DISQUALIFYING = frozenset({"CRASHED", "DIVERGED", "SYNTHETIC"})
 # These make a time, a rate or an energy doubtful; accuracy, loss and memory stay true.
 DOUBTFUL_TIMES = frozenset(
-    {"AUDIT", "LOAD", "STOLEN-CPU", "BATTERY", "LOW-POWER", "THERMAL", "SWAP", "ROSETTA"}
+    {*UNTRUSTED, "LOAD", "STOLEN-CPU", "BATTERY", "LOW-POWER", "THERMAL", "SWAP", "ROSETTA"}
 )
 _TIMED_UNITS = frozenset({"s", "items/s", "J", "W", "USD", "FLOP/s"})
 _BEYOND = 1e300  # a database stores infinity as the largest double

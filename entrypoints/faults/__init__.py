@@ -6,16 +6,25 @@ An arm `mlx fault=no_optimiser_step` is a trial with that mistake in it.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 from entrypoints.faults import devices, numerics, timing, work
 from entrypoints.faults.fault import CLASSES, Fault
 from measurement.errors import InputError
 from measurement.schedule import SOUND
 
-__all__ = ["CLASSES", "FAULTS", "Fault", "check"]
+__all__ = ["CLASSES", "FAULTS", "Fault", "around", "check"]
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault for module in (work, timing, numerics, devices) for fault in module.FAULTS
 }
+
+
+def around(name: str) -> AbstractContextManager[Any]:
+    """Open while a supervisor has a trial with this fault."""
+    opened = FAULTS[name].supervisor if name != SOUND else None
+    return opened() if opened else nullcontext()
 
 
 def check(name: str, framework: str) -> None:

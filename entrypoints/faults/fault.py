@@ -35,7 +35,8 @@ class Fault:
     what: a sentence for people. caught_by: flags, or words of a refusal, of which one must show.
     frameworks: in which it is made; against the other framework's sound arm of the same workload.
     Where it is made (one of them): `worker`: changes the worker's process before it begins;
-    `supervisor`: is open while the trial runs; `arm`: settings of the arm; `study`: changes what a
+    `supervisor`: is open while the trial runs; `arm`: the arm's words, where {framework} stands for its
+    name; `study`: changes what a
     sound study recorded, (study, its rows) -> the same.
     """
 
@@ -53,7 +54,7 @@ class Fault:
     @property
     def of_an_arm(self) -> bool:
         """Whether the arm's own trial is broken, by the word fault=NAME."""
-        return self.worker is not None
+        return bool(self.worker or self.supervisor)
 
 
 def on_adapter(patch: Patch, change: Callable[[Any], None]) -> None:
@@ -81,10 +82,16 @@ def on_twin(patch: Patch, spec: Spec, change: Callable[[Any], dict[str, Any]]) -
     patch(models, "load", loaded)
 
 
-def on_session(patch: Patch, change: Callable[[Any], None]) -> None:
-    """`change` gets the session when it is complete."""
+def _worker() -> Any:
+    """Not before it is needed: the worker reads what entrypoints has, and that has the registry."""
     from entrypoints import worker
 
+    return worker
+
+
+def on_session(patch: Patch, change: Callable[[Any], None]) -> None:
+    """`change` gets the session when it is complete."""
+    worker = _worker()
     opened = worker.open_session
 
     def broken(spec: Spec) -> Any:

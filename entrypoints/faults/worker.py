@@ -12,9 +12,8 @@ from entrypoints.faults import FAULTS
 
 def main() -> int:
     spec = json.loads(Path(sys.argv[1]).read_text())
-    break_it = FAULTS[spec["fault"]].worker
-    assert break_it is not None  # faults.check
-    break_it(setattr, spec)
+    if break_it := FAULTS[spec["fault"]].worker:
+        break_it(setattr, spec)
     return worker.main()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from measurement import generation, inference
 from measurement.audit import completed, receipt_difference
+from measurement.framework import Alone
 from measurement.generation import Plan, Work
 from tests.measurement.simulated import PLAN as TRAINING
 from tests.measurement.simulated import World
@@ -17,7 +18,7 @@ from tests.measurement.simulated import World
 PLAN = Plan(passes=3, warmup_passes=1, latency_passes=2, ceiling_seconds=0.01)
 
 
-class Machine:
+class Machine(Alone):
     """A clock and a queue: the first phase takes 2 s, a token 0.5 s, and only a barrier waits."""
 
     name, device, dtype = "simulated", "cpu", "float32"

@@ -63,8 +63,8 @@ def test_quality_is_taken_before_and_after_outside_the_clock() -> None:
 def test_reports_stay_outside_the_clock() -> None:
     world = World()
     measured(world)
-    start = world.log.index("report epoch_begin")
-    inside = world.log[start + 1 : world.log.index("report trained")]
+    start = world.log.index("report timing")
+    inside = world.log[start + 1 : world.log.index("report timed")]
     assert inside.count("step") == ARRIVALS == inside.count("wait")
     assert set(inside) <= {"clock", "step", "wait"}
 

@@ -51,7 +51,9 @@ def test_phases_come_in_the_documented_order(honest):
     positions = [log.index(mark) for mark in marks]
     assert positions == sorted(positions)
     reports = [entry for entry in log if str(entry).startswith("report")]
-    epoch = ["report epoch_begin", "report epoch_end", "report epoch"]
+    epoch = [
+        f"report {event}" for event in ("epoch_begin", "timing", "timed", "epoch_end", "epoch")
+    ]
     rest = [f"report {phase}" for phase in ("steps", "latency", "inference", "ceiling")]
     assert reports == ["report warm", *epoch * 3, "report trained", *rest]
 
@@ -59,7 +61,7 @@ def test_phases_come_in_the_documented_order(honest):
 def test_parameters_are_reset_after_the_warm_up_and_before_the_first_epoch(honest):
     log = honest[0].log
     warm = log.index("report warm")
-    assert log[warm - 1] == "reset"
+    assert log[warm - 2 : warm] == ["reset", "read parameters"]
     assert "step" not in between(log, "report warm", "report epoch_begin")
     trained = honest[1].parameters["w"]
     assert trained[0] == 9  # three epochs of three steps, none of the warm-up's
@@ -76,9 +78,12 @@ def test_nothing_but_steps_lies_between_the_clocks_of_an_epoch(honest):
     starts = [i for i, entry in enumerate(log) if entry == "report epoch_begin"]
     stops = [i for i, entry in enumerate(log) if entry == "report epoch_end"]
     assert len(starts) == len(stops) == PLAN.epochs
+    left = ["clock", "wait", "clock"] * 2  # was anything left to do? none of it is training time
+    after = ["clock", "read", "clock"] * 2
+    timed = ["clock", "step", "step", "step", "wait", "clock"]
     for epoch, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-        timed = ["wait", "clock", "step", "step", "step", "wait", "clock"]
-        assert log[start + 1 : stop] == [f"batches {epoch}", *timed, "read", "read", "read"]
+        expected = [f"batches {epoch}", "report timing", *left, *timed, *after, "report timed"]
+        assert log[start + 1 : stop] == [*expected, "read", "read", "read"]
 
 
 def test_no_report_batch_or_reset_lies_inside_any_clock(honest):
@@ -88,7 +93,7 @@ def test_no_report_batch_or_reset_lies_inside_any_clock(honest):
         if entry == "clock":
             running = not running
         elif running:
-            allowed = ("step", "wait", "read parameters", "evaluate", "predict", "matmul")
+            allowed = ("step", "wait", "read", "evaluate", "predict", "matmul")
             assert entry.startswith(allowed), entry
     assert not running
 

@@ -1,0 +1,276 @@
+"""`selftest`: deliberately broken arms through the real pipeline. Each must be refused or flagged by
+name, and the sound arms beside them must not be: else exit code 1.
+
+    python -m entrypoints.selftest
+    python -m entrypoints.selftest --only T,no_optimiser_step
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+
+from analysis import comparison
+from analysis.findings import Comparison
+from analysis.flags import TRIAL_REMEDIES
+from entrypoints import study
+from entrypoints.faults import CLASSES, FAULTS, Fault
+from entrypoints.options import Command
+from entrypoints.processes import ROOT
+from entrypoints.study import Sources
+from measurement.errors import InputError
+from measurement.schedule import AGAIN, blocks
+from tracking import read, write
+
+SOUND = "none (sound)"
+OTHER = {"mlx": "pytorch", "pytorch": "mlx"}
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the table. caught: the flag or the words that caught it, "" for none; stage: where;
+    said: the whole sentence."""
+
+    fault: str
+    kind: str
+    arm: str
+    what: str
+    expected: str
+    caught: str
+    stage: str
+    said: str
+
+    @property
+    def right(self) -> bool:
+        return bool(self.caught) != (self.fault == SOUND)
+
+
+def chosen(only: str) -> list[Fault]:
+    """Faults by name or class letter, `all` for every one. Raises InputError."""
+    if only == "all":
+        return list(FAULTS.values())
+    words = [word.strip() for word in only.split(",")]
+    for word in words:
+        if word not in FAULTS and word not in CLASSES:
+            raise InputError(
+                f"only='{word}': expected classes ({', '.join(CLASSES)}) or faults "
+                f"({', '.join(FAULTS)})"
+            )
+    return [fault for fault in FAULTS.values() if {fault.name, fault.kind} & set(words)]
+
+
+class Pipeline:
+    """Runs broken arms beside sound ones, in the store and the folder of this process."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        arms, _ = study.default_arms("cpu", as_shipped=False)
+        self.sound = {arm.split()[0]: arm for arm in arms if AGAIN not in arm}
+        self.faults = faults
+
+    def outcomes(self) -> Iterable[Outcome]:
+        trials = [f for f in self.faults if f.of_an_arm or f.arm]
+        for workload in dict.fromkeys(fault.workload for fault in trials):
+            yield from self._arms(workload, [f for f in trials if f.workload == workload])
+        if recorded := [f for f in self.faults if f.study]:
+            yield from self._recorded(recorded)
+
+    def _arm(self, fault: Fault, framework: str) -> str:
+        words = [fault.arm.format(framework=framework) or self.sound[framework]]
+        return " ".join([*words, f"fault={fault.name}"] if fault.of_an_arm else words)
+
+    def _arms(self, workload: str, faults: Sequence[Fault]) -> Iterable[Outcome]:
+        """One block of all arms of a workload; each against the other framework's sound one."""
+        broken = {self._arm(f, framework): f for f in faults for framework in f.frameworks}
+        arms = [*self.sound.values(), *broken]
+        pairs = [(self.sound["mlx"], self.sound["pytorch"])]
+        pairs += [(arm, self.sound[OTHER[arm.split()[0]]]) for arm in broken]
+        name = f"selftest-{workload}"
+        failures = self._run(name, workload, arms, pairs, 1)
+        found = {(c.numerator, c.denominator): c for c in self._analysed(name)}
+        for arm, against in pairs:
+            yield _outcome(broken.get(arm), arm, found.get((arm, against)), failures)
+
+    def _recorded(self, faults: Sequence[Fault]) -> Iterable[Outcome]:
+        """A sound study of six pairs, then what each fault makes of what it recorded."""
+        mlx, pytorch = self.sound["mlx"], self.sound["pytorch"]
+        again = f"{pytorch} {AGAIN}"
+        self._run("selftest-sound", "mnist", [mlx, pytorch, again], [(mlx, pytorch)], 6)
+        design = read.study("selftest-sound")
+        rows = read.trials_of(design)
+        yield _outcome(None, f"{mlx}, 6 pairs", self._compared(design, rows), [])
+        for fault in faults:
+            assert fault.study is not None
+            try:
+                compared = self._compared(*fault.study(design, rows))
+            except InputError as error:  # refused before there is a table
+                yield _named(fault, mlx, str(error), "reading")
+            else:
+                yield _outcome(fault, mlx, compared, [])
+
+    def _compared(self, design: read.Study, rows: Sequence[read.Row]) -> Comparison:
+        found = comparison.analyse(design, rows, np.random.default_rng(_SEED))
+        return next(c for c in found.comparisons if c.metric == design.metric)
+
+    def _run(
+        self,
+        name: str,
+        workload: str,
+        arms: Sequence[str],
+        pairs: Sequence[tuple[str, str]],
+        blocks_count: int,
+    ) -> list[str]:
+        """Every slot of a study by the study's own functions; lines for trials that failed."""
+        options, base = study.complete(_options(workload, blocks_count))
+        against = [
+            {"numerator": first, "denominator": second, "role": "headline"}
+            for first, second in pairs
+        ]
+        plan = study.fixed(options, base, list(arms), against)
+        specs = study.specifications(plan, Sources("auto", "synthetic"))
+        parent, _ = study.open_study(name, plan)
+        slots = blocks(tuple(arms), blocks_count, plan["seed"])
+        click.echo(f"{workload}: {len(slots)} trials ...", err=True)
+        return study.run_slots(plan, name, parent, specs, set())
+
+    def _analysed(self, name: str) -> list[Comparison]:
+        design = read.study(name)
+        rows = read.trials_of(design)
+        found = comparison.analyse(design, rows, np.random.default_rng(_SEED))
+        return [c for c in found.comparisons if c.metric == design.metric]
+
+
+def _options(workload: str, pairs: int) -> dict[str, object]:
+    """Of `study`, for the smallest trials that are real."""
+    values = {option.name: option.default for option in study.main.params if option.name}
+    return values | {
+        "workload": workload,
+        "preset": "smoke",
+        "device": "cpu",
+        "dataset": "synthetic",
+        "epochs": 2,
+        "pairs": pairs,
+        "gap_seconds": 0.0,
+    }
+
+
+def _outcome(
+    fault: Fault | None, arm: str, found: Comparison | None, failures: Sequence[str]
+) -> Outcome:
+    """What the pipeline said of an arm; fault None: of a sound one, where a refusal is wrong."""
+    failed = next((line for line in failures if line.startswith(f"{arm}, ")), None)
+    if failed:
+        return _named(fault, arm, failed.partition(": ")[2], "worker")
+    if found is None:
+        return _named(fault, arm, "", "nowhere")
+    said = found.refused or ""
+    if said.startswith("not equal work"):
+        return _named(fault, arm, said, "receipt" if "receipts" in said else "evidence")
+    if said.startswith("not like with like"):
+        return _named(fault, arm, said, "conditions")
+    if fault is None:
+        return _named(None, arm, said, "analysis")
+    if said and any(word in said for word in fault.caught_by):
+        flag = said.partition(":")[0]
+        return _named(fault, arm, said, "trial" if flag in TRIAL_REMEDIES else "analysis")
+    for flag in found.flags:
+        if flag.name in fault.caught_by:
+            stage = "trial" if flag.name in TRIAL_REMEDIES else "analysis"
+            return _named(fault, arm, str(flag), stage)
+    return _named(fault, arm, said or "; ".join(map(str, found.flags)), "nowhere")
+
+
+def _named(fault: Fault | None, arm: str, said: str, stage: str) -> Outcome:
+    if fault is None:
+        return Outcome(
+            SOUND, "", arm, "as it should be", "nothing", said and "refused", stage, said
+        )
+    caught = next((word for word in fault.caught_by if word in said), "")
+    if stage == "nowhere":
+        caught = ""
+    return Outcome(
+        fault.name, fault.kind, arm, fault.what, ", ".join(fault.caught_by), caught, stage, said
+    )
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Markdown: class, fault, arm, what caught it and where."""
+    lines = ["| class | fault | arm | caught by | stage |", "|---|---|---|---|---|"]
+    order = ["", *CLASSES]
+    for o in sorted(outcomes, key=lambda o: order.index(o.kind)):
+        caught = o.caught or ("nothing, as it should" if o.fault == SOUND else "**NOTHING**")
+        lines.append(
+            f"| {o.kind} | `{o.fault}`: {o.what} | {o.arm.split()[0]} | {caught} | {o.stage} |"
+        )
+    wrong = sum(not o.right for o in outcomes)
+    broken = [o for o in outcomes if o.fault != SOUND]
+    lines += [
+        "",
+        f"{len(broken)} broken arms of {len({o.fault for o in broken})} faults, "
+        f"{sum(o.right for o in broken)} caught; {len(outcomes) - len(broken)} sound arms, "
+        f"{sum(not o.right for o in outcomes if o.fault == SOUND)} refused; {wrong} wrong.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def inside(only: str, result: Path) -> None:
+    """Runs in the process that has a folder and a store of its own."""
+    found = []
+    for outcome in Pipeline(chosen(only)).outcomes():
+        found.append(outcome)
+        mark = "right" if outcome.right else "WRONG"
+        click.echo(
+            f"{mark}  {outcome.kind:1} {outcome.fault} [{outcome.arm}]: "
+            f"{outcome.said or 'nothing said'}",
+            err=True,
+        )
+    result.write_text(json.dumps([asdict(outcome) for outcome in found], indent=1))
+
+
+def run_apart(only: str, folder: Path) -> list[Outcome]:
+    """The self-test in another process, whose runs and records lie in `folder`: no broken run is
+    ever among the user's. Raises InputError when it ends without a result."""
+    values = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    values |= {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+    }
+    result = folder / "selftest.json"
+    words = ["-m", "entrypoints.selftest", "--only", only, "--result", str(result)]
+    done = subprocess.run([sys.executable, *words], cwd=folder, env=values)
+    if done.returncode or not result.exists():
+        raise InputError(
+            f"the self-test ended with exit code {done.returncode}; see what it printed"
+        )
+    return [Outcome(**outcome) for outcome in json.loads(result.read_text())]
+
+
+@click.command(cls=Command, help=__doc__)
+@click.option("--only", default="all", show_default=True, help="classes or faults, as in T,E")
+@click.option("--result", default="", hidden=True)
+def main(only: str, result: str) -> None:
+    chosen(only)
+    if result:
+        inside(only, Path(result))
+        return
+    run_id = write.adopt("selftest", "selftest")
+    with tempfile.TemporaryDirectory(prefix="selftest-") as folder:
+        outcomes = run_apart(only, Path(folder))
+    text = table(outcomes)
+    write.attach_text(run_id, text, "selftest.md")
+    write.attach_text(run_id, json.dumps([asdict(o) for o in outcomes], indent=1), "selftest.json")
+    click.echo(text)
+    sys.exit(0 if all(outcome.right for outcome in outcomes) else 1)
+
+
+if __name__ == "__main__":
+    main()

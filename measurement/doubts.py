@@ -1,0 +1,71 @@
+"""What a trial's own numbers give away: names of flags under which its times are not to be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+UNFINISHED_SHARE = 0.1
+"""Of a clock's time, by work that lay before or after it."""
+
+# What the supervisor's clock may see more, or less, of a timed stretch than the trial says: a busy
+# machine delivers the two messages late, by milliseconds.
+UNTIMED_SHARE, UNTIMED_SECONDS = 0.25, 0.1
+# Of the CPU's time in the epochs of one process, over their duration: a core does the step's work
+# and a thread more may help a framework submit it.
+IDLE_SHARE, MORE_THREADS = 0.5, 1.5
+
+UNTRUSTED = ("AUDIT", "IN-CLOCK", "UNFINISHED", "UNTIMED", "GRADIENTS", "THREADS")
+"""Flags of a trial whose times are of something else than they claim."""
+
+
+def flags(trial: Mapping[str, Any], conditions: Mapping[str, Any], threads: int) -> list[str]:
+    """Names, from what a worker returned. threads: those that it was given."""
+    found = []
+    if trial.get("strays"):
+        found.append("IN-CLOCK")
+    if trial.get("unfinished_share", 0.0) > UNFINISHED_SHARE:
+        found.append("UNFINISHED")
+    if trial.get("gradients_recorded"):
+        found.append("GRADIENTS")
+    numerics = conditions["numerics"]
+    on_cpu = conditions["device"] == "cpu"
+    if on_cpu and numerics.get("pool_threads", str(threads)) != str(threads):
+        found.append("THREADS")
+    if conditions["dtype"] == "float32" and numerics.get("float32_products") == "reduced":
+        found.append("REDUCED-PRECISION")
+    return found + _cpu_time(trial, on_cpu, threads)
+
+
+def _cpu_time(trial: Mapping[str, Any], on_cpu: bool, threads: int) -> list[str]:
+    seconds, cpu = trial.get("epoch_seconds"), trial.get("epoch_cpu_seconds")
+    if not on_cpu or not seconds or not cpu or trial.get("reduce_bytes"):
+        return []
+    used = float(np.median(np.asarray(cpu) / np.asarray(seconds)))
+    if used > threads + MORE_THREADS:
+        return ["OVER-THREADS"]
+    return ["IDLE"] if used < IDLE_SHARE else []
+
+
+class Stopwatch:
+    """The supervisor's own clock over the stretches that a worker says it timed."""
+
+    def __init__(self) -> None:
+        self.seen_seconds = self.said_seconds = 0.0
+        self._start: float | None = None
+
+    def see(self, event: Mapping[str, Any], now: float) -> None:
+        """now: seconds when the event came."""
+        if event["event"] == "timing":
+            self._start = now
+        elif event["event"] == "timed" and self._start is not None:
+            self.seen_seconds += now - self._start
+            self.said_seconds += event["seconds"]
+            self._start = None
+
+    def untimed(self) -> bool:
+        """Whether the two clocks contradict each other."""
+        apart = abs(self.seen_seconds - self.said_seconds)
+        return apart > UNTIMED_SECONDS + UNTIMED_SHARE * min(self.seen_seconds, self.said_seconds)
