@@ -180,8 +180,8 @@ def _outcome(
     if fault is None:
         return _named(None, arm, said, "analysis")
     if said and any(word in said for word in fault.caught_by):
-        flag = said.partition(":")[0]
-        return _named(fault, arm, said, "trial" if flag in TRIAL_REMEDIES else "analysis")
+        of_trial = said.partition(":")[0] in TRIAL_REMEDIES
+        return _named(fault, arm, said, "trial" if of_trial else "analysis")
     for flag in found.flags:
         if flag.name in fault.caught_by:
             stage = "trial" if flag.name in TRIAL_REMEDIES else "analysis"
