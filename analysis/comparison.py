@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import fairness, flags, statistics, stopping, wording
+from analysis import conditions, fairness, flags, statistics, stopping, wording
 from analysis.convergence import arrivals, targets
 from analysis.detection import detection
 from analysis.findings import ArmSummary, Comparison, Findings, Point
@@ -267,7 +267,7 @@ def _incomparable(metric: str, pairs: fairness.Pairs) -> str | None:
         return (
             "each framework's allocator counts in its own way; the process's peak is what compares"
         )
-    return None
+    return conditions.meter_refusal(metric, [a for _, a, _ in pairs], [b for _, _, b in pairs])
 
 
 def _order_flags(points: tuple[Point, ...], pairs: fairness.Pairs) -> tuple[Flag, ...]:

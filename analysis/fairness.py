@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from analysis import flags
+from analysis import conditions, flags
 from analysis.flags import Flag
 from analysis.wording import QUESTIONS
 from measurement.audit import parity_difference, receipt_difference
@@ -91,7 +91,7 @@ def refusal(role: str, pairs: Pairs) -> str | None:
                 f"{' and '.join(slow)} ran on the reference BLAS, which measures the wheel and not "
                 "the framework; choose blas=mkl or blas=openblas"
             )
-    return None
+    return conditions.machine_asymmetry([a for _, a, _ in pairs], [b for _, _, b in pairs])
 
 
 def ranks_disagree(row: Row) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from entrypoints.processes import ROOT
 from entrypoints.supervisor import Measured, TrialSpec, threads_of
 from entrypoints.values import energy_share, of, timed_seconds
 from entrypoints.worker import TEXT
-from measurement import doubts, identity, machine
+from measurement import doubts, energy, identity, machine, memory
 from serving.trained import SERVED
 from tracking import digest, names, write
 from tracking.system import Sampler
@@ -101,13 +102,33 @@ def values(
     if joules is not None:  # of the window's work, so scaled to that which was timed
         joules *= energy_share(spec.mode, trial, spec)
     reason = measured.energy.status.removeprefix("not measured: ")
+    if measured.before["on_battery"] and (joules or 0) > energy.BATTERY_JOULES:
+        reason = f"{joules:,.0f} J are more than a laptop's battery holds, on which the trial ran"
+        joules = None
     add("energy/joules", joules, reason)
     add("energy/watts_mean", measured.energy.watts_mean, reason)
     machines = _hosts(measured)  # each of them costs
     cost = spec.price_per_hour * machines * seconds / 3600 if spec.price_per_hour else None
     add("cost/usd", cost, "no price given (parameter price_per_hour)")
+    if wrong := _wrong_peak(measured, spec):
+        missing["memory/process_peak_bytes"] = wrong
+        del found["memory/process_peak_bytes"]
     found |= measured.seen.values()
     return found, missing
+
+
+def _wrong_peak(measured: Measured, spec: TrialSpec) -> str | None:
+    """Why the peak that the worker claims is not that of its work; None where it may be."""
+    claimed = measured.result["trial"]["process_peak_bytes"]
+    conditions, parity = measured.result["conditions"], measured.result.get("parity") or {}
+    if _hosts(measured) == 1 and (
+        said := memory.contradiction(claimed, measured.seen.peak_before, measured.seen.peak_after)
+    ):
+        return said
+    if "parameters" not in parity or ("gpu" in conditions["device"] and sys.platform == "linux"):
+        return None  # such a GPU has a memory of its own
+    size = memory.ITEM_BYTES.get(conditions["dtype"], 4)
+    return memory.too_small(claimed, parity["parameters"], size, spec.mode in ("train", "stream"))
 
 
 def points(

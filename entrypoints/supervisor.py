@@ -7,7 +7,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -235,7 +235,8 @@ def _measure(spec: TrialSpec, listen: Listener) -> Measured:
         watch.see(event)
         stopwatch.see(event, time.monotonic())
         if event["event"] == "ready":
-            window = energy.Window(*meters[event["device"]])
+            device = event["device"]
+            window = energy.Window(*meters[device], idle_watts=idle.get(device))
         elif event["event"] == "energy_begin":
             window.start()
         elif event["event"] == "energy_end":
@@ -244,18 +245,22 @@ def _measure(spec: TrialSpec, listen: Listener) -> Measured:
 
     before = machine.state()
     given = worker_spec(spec, "measure", any(m for m, _ in meters.values()))
-    with Monitor(spec.mode, spec.condition.ranks) as monitor:
-        if spec.condition.ranks > 1:
-            found = run_job(given, spec.hostfile, spec.max_restarts, folder, on_event)
-            if found is None:
-                raise Joined(
-                    f"this host's ranks have ended; the run is on the first host ({folder})"
-                )
-            result = found
-            _whole_job(result, events)
-            watch.energy = _job_energy(result["ranks"])
-        else:
-            result = run_worker(given, folder, on_event)
+    idle = _idle_watts(meters)
+    try:
+        with Monitor(spec.mode, spec.condition.ranks) as monitor:
+            if spec.condition.ranks > 1:
+                found = run_job(given, spec.hostfile, spec.max_restarts, folder, on_event)
+                if found is None:
+                    raise Joined(
+                        f"this host's ranks have ended; the run is on the first host ({folder})"
+                    )
+                result = found
+                _whole_job(result, events)
+                watch.energy = _job_energy(result["ranks"])
+            else:
+                result = run_worker(given, folder, on_event)
+    finally:
+        window.close()
     measured = Measured(
         folder=folder,
         start_seconds=start,
@@ -282,6 +287,13 @@ def _measure(spec: TrialSpec, listen: Listener) -> Measured:
         )
     )
     return measured
+
+
+def _idle_watts(meters: Mapping[str, tuple[energy.Meter | None, str]]) -> dict[str, float]:
+    """Device -> watts before the worker begins; of none while others compute."""
+    load = machine.LoadWindow()
+    found = energy.idle(meters)
+    return found if load.stop(0.0)[0] <= machine.BUSY_FRACTION else {}
 
 
 class Joined(Exception):

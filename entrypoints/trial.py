@@ -251,9 +251,10 @@ def summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
         trial = measured.result["trial"]
         value = trial["epoch_quality"][-1] if spec.mode == "train" else trial["quality"]
         click.echo(f"{METRICS[quality].label} {value:.4g}")
+    peak = found.get("memory/process_peak_bytes")
+    held = missing.get("memory/process_peak_bytes") if peak is None else f"{peak / 2**20:,.0f} MiB"
     click.echo(
-        f"process peak {found['memory/process_peak_bytes'] / 2**20:,.0f} MiB, "
-        f"{found['hardware/ceiling_fraction']:.0%} of the matrix-product ceiling"
+        f"process peak {held}, {found['hardware/ceiling_fraction']:.0%} of the matrix-product ceiling"
     )
     batched = measured.result["trial"].get("batch_seconds", {})
     for size, rate in throughput.by_batch(batched).items():

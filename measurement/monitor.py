@@ -30,7 +30,12 @@ _PHASES = {  # event -> the phase that it begins
     "evidence": "evidence",
     "result": END,
 }
-_AFTER_PEAK = ("ceiling", "energy_begin", "evidence")  # a worker has read its peak before these
+_AFTER_PEAK = (
+    "ceiling",
+    "energy_begin",
+    "evidence",
+)  # a worker has read its peak just before these
+_LATE_SECONDS = 0.25  # events of a job are read ten times a second
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ class Monitor:
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
         self._cost, self._missing = 0.0, ""
-        self._peak: int | None = None
+        self._seen_peaks: list[tuple[float, int | None]] = []
         self._peaks: tuple[int | None, int | None] = None, None
 
     def __enter__(self) -> Monitor:
@@ -144,9 +149,12 @@ class Monitor:
         peaks = [
             memory.peak_bytes(pid) for pid in event.get("pids", [])[1:] or [event.get("pid", -1)]
         ]
-        last, self._peak = self._peak, None if None in peaks else sum(p or 0 for p in peaks)
+        now, peak = time.monotonic(), None if None in peaks else sum(p or 0 for p in peaks)
         if kind in _AFTER_PEAK and self._peaks == (None, None):
-            self._peaks = last, self._peak
+            # What was read just before may be read late, when the worker had gone on already.
+            early = [seen for moment, seen in self._seen_peaks if moment < now - _LATE_SECONDS]
+            self._peaks = (early[-1] if early else None), peak
+        self._seen_peaks.append((now, peak))
 
     def _loop(self) -> None:
         while not self._stop.wait(self._period):

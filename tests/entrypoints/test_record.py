@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,40 @@ def test_flags(changes: dict[str, Any], flag: str) -> None:
     assert flag in record.flags(measured(**changes), SPEC)
     assert "SYNTHETIC" in record.flags(measured(), replace(SPEC, dataset="synthetic"))
     assert meaning(flag).startswith(flag)
+
+
+def peak(measured: Measured) -> str:
+    return record.values(measured, SPEC, None)[1].get("memory/process_peak_bytes", "")
+
+
+def test_the_memory_of_another_process_is_not_measured() -> None:
+    mib = 2**20
+    trial = {"process_peak_bytes": 300 * mib}
+    result = measured(trial=trial).result | {"parity": {"parameters": 20 * mib}}
+    seen = Seen(peak_before=290 * mib, peak_after=320 * mib)
+    assert peak(measured(result=result, seen=seen)) == ""
+    assert peak(measured(result=result)) == ""
+    for before, after in ((900, 950), (50, 60)):
+        other = Seen(peak_before=before * mib, peak_after=after * mib)
+        found = measured(result=result, seen=other)
+        assert "another process" in peak(found)
+        assert "memory/process_peak_bytes" not in record.values(found, SPEC, None)[0]
+
+
+def test_memory_smaller_than_the_weights_is_not_measured() -> None:
+    result = measured().result | {"parity": {"parameters": 10**6}}
+    assert "less than the" in peak(measured(result=result))  # 1,000 bytes
+    conditions = result["conditions"] | {"device": "gpu"}
+    found = peak(measured("gpu", result=result | {"conditions": conditions}))
+    assert (found == "") == (sys.platform == "linux")  # a GPU there has memory of its own
+
+
+def test_more_than_a_battery_holds_is_not_measured() -> None:
+    window = Energy(8e6, 800.0, 10_000.0, "NVML energy counter", "measured")
+    on_battery = {**STATE, "on_battery": True}
+    assert "energy/joules" in record.values(measured(energy=window), SPEC, None)[0]
+    missing = record.values(measured(energy=window, before=on_battery), SPEC, None)[1]
+    assert "battery" in missing["energy/joules"]
 
 
 # --- trials on two devices

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -17,18 +18,92 @@ from measurement.energy import MINIMUM_SECONDS, Meter, Window
 
 def window(joules: list[float], seconds: float, reason: str = "") -> energy.Energy:
     readings, times = iter(joules), iter([100.0, 100.0 + seconds])
-    w = Window(Meter("fake", lambda: next(readings)), reason, lambda: next(times))
+    w = Window(Meter(energy.RAPL_PACKAGE, lambda: next(readings)), reason, lambda: next(times))
     w.start()
     return w.stop()
 
 
-@given(st.floats(0, 1e9), st.floats(1e-3, 1e6), st.floats(MINIMUM_SECONDS, 1e4))
-def test_a_good_window_is_the_difference_of_two_readings(start, used, seconds):
-    got = window([start, start + used], seconds)
-    if start + used > start:
-        assert got.status == "measured" and got.source == "fake"
-        assert got.joules == (start + used) - start
-        assert got.watts_mean == pytest.approx(got.joules / got.seconds)
+@given(st.floats(0, 1e9), st.floats(0.2, 1900), st.floats(MINIMUM_SECONDS, 1e4))
+def test_a_good_window_is_the_difference_of_two_readings(start, watts, seconds):
+    got = window([start, start + watts * seconds], seconds)
+    assert got.status == "measured" and got.source == energy.RAPL_PACKAGE
+    assert got.joules == (start + watts * seconds) - start
+    assert got.watts_mean == pytest.approx(got.joules / got.seconds)
+
+
+def course(watts: list[float], step: float = 0.5, jitter: float = 5e-6) -> list[energy.Reading]:
+    """Readings of a counter under these powers, each for `step` seconds."""
+    readings, joules = [(1000.0, 50.0)], 1000.0
+    for number, power in enumerate(watts, 1):
+        joules += power * step
+        readings.append((joules, 50.0 + number * step + jitter * (number % 3)))
+    return readings
+
+
+EVEN = [60.0 + 0.15 * ((7 * n) % 5 - 2) for n in range(20)]  # a device at an even load: 0.3 %
+
+
+def test_a_counter_of_a_device_at_work_is_believed():
+    assert energy.untrue(course(EVEN), idle_watts=20.0) is None
+    assert energy.untrue(course(EVEN), idle_watts=None) is None
+    assert (
+        energy.untrue(course([0.0 if n % 2 else 30.0 for n in range(20)]), 1.0) is None
+    )  # batches
+    assert energy.untrue(course([1500.0 + n for n in range(20)]), 100.0, devices=1) is None
+
+
+@pytest.mark.parametrize(
+    ("readings", "idle", "said"),
+    [
+        (course([65.0] * 20), 10.0, "figure from a table"),
+        (course([65.0] * 20, jitter=4e-5), 10.0, "figure from a table"),
+        (course([65.0] * 18 + [64.0, 66.0]), 10.0, "figure from a table"),  # a clock that slipped
+        (course(EVEN), 59.9, "does not see the device"),
+        (course([*EVEN[:10], *[0.0] * 6, *EVEN[:4]]), 10.0, "stood still for"),
+        (course([*EVEN[:10], -90.0, *EVEN[:4]]), 10.0, "went back"),
+        (course([40.0 * power for power in EVEN]), 10.0, "more than a device takes"),
+        (course([power / 1e4 for power in EVEN]), None, "less than a device"),
+        (course([0.0] * 20), None, "stalled"),
+    ],
+)
+def test_what_is_no_counter_of_the_work_is_named(readings, idle, said):
+    assert said in (energy.untrue(readings, idle) or "")
+
+
+def test_a_table_of_typical_watts_is_refused_through_a_real_window():
+    """65 W times the time, as from a table, read by the window's own thread."""
+    begin = time.monotonic()
+    clock = lambda: begin + 4 * (time.monotonic() - begin)  # noqa: E731 four times as fast
+    w = Window(Meter(energy.RAPL_PACKAGE, lambda: 65.0 * clock()), "", clock)
+    energy_look, energy.LOOK_SECONDS = energy.LOOK_SECONDS, 0.15
+    try:
+        w.start()
+        time.sleep(1.4)
+        got = w.stop()
+    finally:
+        energy.LOOK_SECONDS = energy_look
+    assert got.joules is None and "figure from a table" in got.status
+    assert len(got.watts) >= 5 and got.watts[1] == pytest.approx(65.0, rel=0.01)
+
+
+def test_a_source_that_is_no_counter_is_refused_whatever_it_shows():
+    w = Window(Meter("typical watts", iter([0.0, 600.0]).__next__), "", iter([0.0, 10.0]).__next__)
+    w.start()
+    assert "'typical watts' is no counter" in w.stop().status
+    assert energy.unknown("") is not None and energy.unknown(energy.NVML) is None
+
+
+def test_watts_without_the_work(monkeypatch):
+    monkeypatch.setattr(energy, "IDLE_SECONDS", 0.05)
+    meter = Meter(energy.RAPL_PACKAGE, lambda: 12.0 * time.monotonic())
+
+    def fails() -> float:
+        raise OSError
+
+    broken = Meter(energy.NVML, fails)
+    found = energy.idle({"cpu": (meter, ""), "gpu": (None, "none"), "x": (broken, "")})
+    assert found == {"cpu": pytest.approx(12.0, rel=0.01)}
+    assert energy.idle({"cpu": (None, "none")}) == {}
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,50 @@ def test_a_child_does_not_inherit_the_peak_of_a_big_parent(project):
     assert peak <= inherited
 
 
+@linux
+def test_another_process_is_seen_from_outside_as_it_sees_itself(project):
+    code = (
+        "block = bytearray(b'x') * (60 << 20); del block\n"
+        + CHILD
+        + "import sys\nprint(flush=True)\ninput()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )  # fmt: skip
+    assert child.stdin and child.stdout
+    own = int(child.stdout.readline().split()[0])
+    outside = memory.peak_bytes(child.pid)
+    child.communicate("\n")
+    assert outside is not None and abs(outside - own) < MIB
+    assert memory.contradiction(own, outside, outside) is None
+    assert memory.peak_bytes(child.pid) is None  # it has ended
+
+
+@pytest.mark.parametrize(
+    ("claimed", "before", "after", "wrong"),
+    [
+        (300, 290, 310, False),
+        (300, None, None, False),
+        (300, 305, 305, False),  # pages are counted late
+        (60, 290, 310, True),  # the meter of a launcher
+        (900, 290, 310, True),  # inherited from a parent
+        (900, None, 310, True),
+        (0, 290, None, True),
+    ],
+)
+def test_a_peak_of_another_process_contradicts_what_is_seen(claimed, before, after, wrong):
+    sizes = [None if size is None else size * MIB for size in (claimed, before, after)]
+    said = memory.contradiction(*sizes)
+    assert ("another process" in said) if wrong else said is None
+
+
+def test_a_process_is_no_smaller_than_its_weights():
+    assert memory.too_small(100 * MIB, 25 * MIB, 4, trained=False) is None
+    assert "100 MiB of the weights" in (memory.too_small(99 * MIB, 25 * MIB, 4, False) or "")
+    assert "200 MiB" in (memory.too_small(150 * MIB, 25 * MIB, 4, trained=True) or "")
+    assert memory.too_small(150 * MIB, 25 * MIB, 2, trained=True) is None
+
+
 # Not run on a Mac: the library is replaced; offsets are those of rusage_info_v4, <sys/resource.h>.
 def test_the_mac_peak_is_the_lifetime_footprint_of_this_process(monkeypatch):
     asked = []

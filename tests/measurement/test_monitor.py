@@ -232,6 +232,20 @@ def test_a_watch_that_fails_is_said_and_costs_no_trial() -> None:
     assert "UNWATCHED" in monitor.seen().found
 
 
+def test_the_workers_peak_is_seen_before_and_after_it_reads_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    peaks = iter([10, 20, 30, 40, 50])
+    monkeypatch.setattr("measurement.memory.peak_bytes", lambda pid: next(peaks))
+    monkeypatch.setattr("measurement.monitor._LATE_SECONDS", 0.03)
+    with Monitor(read=Recorded()) as monitor:
+        for event, seconds in (("ready", 0.0), ("trained", 0.05), ("steps", 0.0), ("ceiling", 0.0)):
+            monitor.see({"event": event, "pid": 1, "device": "cpu"})
+            time.sleep(seconds)
+    # The reading at "steps" may have come late: the one before it counts.
+    assert (monitor.seen().peak_before, monitor.seen().peak_after) == (20, 40)
+
+
 def test_other_modes_name_their_own_work() -> None:
     with Monitor("generate", read=Recorded()) as monitor:
         for event in ("ready", "epoch_begin", "trained"):
