@@ -15,11 +15,12 @@ from typing import Any
 import click
 
 import frameworks
+from entrypoints.deliver import Courier
 from entrypoints.hostfile import Hosts
 from entrypoints.options import Command, Or, whole
 from entrypoints.processes import TrialFailed
 from entrypoints.supervisor import Joined, TrialSpec, measure, prepare_data
-from entrypoints.trial import execute, options, progress, run_named, specification, summary
+from entrypoints.trial import execute, leave, options, progress, run_named, specification, summary
 from measurement.errors import InputError
 from tracking import write
 
@@ -88,15 +89,15 @@ def perform(workload: str, framework: str, values: dict[str, Any]) -> None:
         _join(spec, own)
         return
     name = f"{framework} {workload} {spec.condition.ranks} ranks"
-    run_id = write.begin("trial", name, {"arm": framework})
     try:
-        measured = execute(spec, run_id, {"arm": framework}, progress(spec))
+        done = execute(spec, name, {"arm": framework}, progress(spec), Courier())
     except TrialFailed as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
-    summary(measured, spec, run_id)
-    for line in rank_lines(measured.result.get("ranks", [])):
+    summary(done, spec)
+    for line in rank_lines(done.measured.result.get("ranks", [])):
         click.echo(line)
+    leave(done)
 
 
 def _join(spec: TrialSpec, own: int) -> None:

@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from measurement import machine
+from measurement.disk import Appender
 from measurement.errors import InputError
 from measurement.schedule import SOUND
 from measurement.watch import end_with_children
@@ -69,7 +71,8 @@ def run_worker(
     log = folder / "worker.log"
     result: dict[str, Any] | None = None
     kills = machine.memory_kills()
-    with log.open("w") as log_file, (folder / "events.jsonl").open("a") as record:
+    record = Appender(folder / "events.jsonl")
+    with log.open("w") as log_file:
         process = subprocess.Popen(
             [spec["python"], "-m", _worker(spec), str(folder / "spec.json"), str(writer)],
             cwd=ROOT,
@@ -82,8 +85,7 @@ def run_worker(
         try:
             with guard(process), os.fdopen(reader) as lines:
                 for line in lines:
-                    record.write(line)
-                    record.flush()
+                    record(line)
                     event = json.loads(line)
                     event["pid"] = process.pid
                     if event["event"] == "refused":
@@ -100,12 +102,16 @@ def run_worker(
             if process.poll() is None:
                 end_with_children(process)
                 process.wait()
+            # Only now: on the disk itself while the worker is timed would be work beside it.
+            if not record.close():
+                print(f"the disk is full: {folder} lacks events, kept in memory", file=sys.stderr)
     if process.returncode == -signal.SIGKILL and machine.memory_kills() > kills:
         raise OutOfMemory(
             f"{out_of_memory_of(spec)}: the system killed the worker; its log is {log}",
             process.returncode,
         )
-    if result is None or process.returncode != 0:
+    # 120: Python could not print its last words, as on a full disk; the result came before.
+    if result is None or process.returncode not in (0, 120):
         raise TrialFailed(how_it_died(process.returncode, log, spec), process.returncode)
     return result
 

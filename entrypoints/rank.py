@@ -28,7 +28,7 @@ import frameworks
 from entrypoints.node import Node
 from entrypoints.processes import ROOT
 from entrypoints.session import Session
-from entrypoints.worker import Emitter, save_trace
+from entrypoints.worker import Emitter, keep, save_trace
 from measurement import blas, energy, job, machine
 from measurement.audit import completed, parity_difference
 from measurement.checkpoints import Checkpoints
@@ -292,7 +292,8 @@ def measure(rank: Rank) -> None:
     rank.emit("gather", {})
     everybody = [json.loads(value) for value in framework.gather(json.dumps(said).encode())]
     if framework.rank == 0:
-        save_file(trial.parameters, rank.folder / "weights.safetensors")
+        weights = rank.folder / "weights.safetensors"
+        keep(lambda: save_file(trial.parameters, weights), weights, rank.emit)
         rank.emit("result", _result(rank, session, everybody))
 
 

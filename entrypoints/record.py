@@ -18,12 +18,13 @@ from analysis.fairness import OWN_BLAS
 from analysis.units import quantity
 from entrypoints import code_size, installed, recipe
 from entrypoints.processes import ROOT
-from entrypoints.supervisor import Measured, TrialSpec, threads_of
+from entrypoints.supervisor import Measured, TrialSpec, machine_file, threads_of
 from entrypoints.values import energy_share, of, timed_seconds
 from entrypoints.worker import TEXT
-from measurement import doubts, energy, identity, machine, memory
-from serving.trained import SERVED
+from measurement import disk, doubts, energy, identity, machine, memory
+from serving.trained import CONFIG_FILE, SERVED, WEIGHTS_FILE
 from tracking import digest, names, write
+from tracking.outbox import ARTIFACTS
 from tracking.system import Sampler
 
 Place = Mapping[str, str]  # study, arm, pair, order
@@ -241,8 +242,15 @@ def _blas_name(choice: str) -> str:
     return Path(choice).name
 
 
-def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -> write.Record:
-    """The record of one trial; also writes the artifact files beside the local record."""
+def build(
+    measured: Measured,
+    spec: TrialSpec,
+    place: Place,
+    sampler: Sampler,
+    folder: Path | None,
+) -> write.Record:
+    """The record of one trial; also writes its artifact files into `folder`, which is the local
+    record's unless that has no room; None: no disk has. Raises OSError where this one has none."""
     gpu = sampler.gpu_percent_mean(*measured.train_window)
     run_level, missing = values(measured, spec, gpu)
     condition = cell(measured, spec)
@@ -258,6 +266,7 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
         name += f" {_blas_name(spec.condition.blas)}"
     found_flags = flags(measured, spec)
     receipt = measured.result["trial"]["receipt"]
+    unsaved = [event["reason"] for event in measured.events if event["event"] == "unsaved"]
     series = _series(measured)
     found_points = points(measured, spec, run_level)
     tags = {
@@ -284,9 +293,12 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
         "process": conditions["process"],
         "started": f"{measured.start_seconds:.3f}",
         "ended": f"{time.time():.3f}",
+        "unsaved": "; ".join(unsaved)[:500],
         digest.SAMPLES: digest.of_samples(series),
         **recipe.tags(measured, spec),
     }
+    if folder:
+        _files(measured, spec, series, folder)
     return write.Record(
         name=f"{place['arm']} block {place['pair']}" if place.get("pair") else name,
         note=_note(condition, run_level, missing, found_flags, conditions, measured.seen.found),
@@ -303,7 +315,9 @@ def build(measured: Measured, spec: TrialSpec, place: Place, sampler: Sampler) -
         tags={**tags, **digest.sign(tags, found_points)},
         points=[*found_points, *sampler.points()],
         dataset={k: str(v) for k, v in conditions["data"].items()},
-        files=_files(measured, spec, series),
+        files=folder is not None,
+        # the others change no weight
+        model=bool(folder) and spec.mode in ("train", "stream") and not unsaved,
     )
 
 
@@ -316,18 +330,24 @@ def _series(measured: Measured) -> dict[str, list[float]]:
     return series | measured.seen.series()
 
 
-def _files(measured: Measured, spec: TrialSpec, series: Mapping[str, list[float]]) -> Path:
-    """The artifacts of a trial: samples as one table, what the worker said, what is installed."""
-    folder = measured.folder / "artifacts"
-    folder.mkdir()
+def _files(
+    measured: Measured, spec: TrialSpec, series: Mapping[str, list[float]], base: Path
+) -> None:
+    """The artifacts of a trial: samples as one table, what the worker said, the machine, what is
+    installed; and beside the weights what they are weights of."""
+    sizes = {"workload": spec.workload, "framework": spec.condition.framework, **spec.sizes}
+    disk.write(base / CONFIG_FILE, json.dumps(sizes))
+    folder = base / ARTIFACTS
+    folder.mkdir(exist_ok=True)
     write.write_samples(folder / names.SAMPLES, series)
-    (folder / "trial.json").write_text(json.dumps(measured.result, indent=1))
-    (folder / "machine.json").write_bytes((measured.folder / "machine.json").read_bytes())
+    disk.sync(folder / names.SAMPLES)
+    disk.write(folder / "trial.json", json.dumps(measured.result, indent=1))
+    disk.write(folder / "machine.json", machine_file(measured))
     environment = json.dumps(installed.environment(spec.condition), indent=1)
-    (folder / recipe.ENVIRONMENT).write_text(environment)
-    if (text := measured.folder / TEXT).exists():
-        (folder / TEXT).write_bytes(text.read_bytes())
-    return folder
+    disk.write(folder / recipe.ENVIRONMENT, environment)
+    for name, place in ((TEXT, folder), (WEIGHTS_FILE, base)):
+        if (found := measured.folder / name).exists() and found.parent != place:
+            disk.write(place / name, found.read_bytes())
 
 
 def _note(

@@ -22,6 +22,7 @@ from analysis.page import markdown
 from analysis.reproduction import Ran
 from analysis.reproduction_page import page
 from entrypoints import checkout, installed, recipe, repeated
+from entrypoints.deliver import LATER, UNDELIVERED, Courier
 from entrypoints.folder import write_report
 from entrypoints.options import Command, whole
 from entrypoints.processes import ROOT, TrialFailed
@@ -148,6 +149,8 @@ def run_at(place: Path, spec: TrialSpec, run_id: str) -> None:
         stdout=subprocess.DEVNULL,
         check=False,
     )
+    if done.returncode == UNDELIVERED:
+        raise InputError(f"the repetition is kept, but the store does not have all of it; {LATER}")
     if done.returncode:
         write.finish(run_id, "FAILED")
         raise TrialFailed(f"the trial of that commit ended with exit code {done.returncode}")
@@ -157,11 +160,17 @@ def once(run: Found, spec: TrialSpec, place: Path | None) -> str:
     """One repetition to a run of its own; returns its id. place: other code, or None."""
     framework = spec.condition.framework
     tags = {"arm": framework, "reproduces": run.run_id}
-    run_id = write.begin("trial", f"{framework} {spec.workload} again", tags)
+    name = f"{framework} {spec.workload} again"
     if place is None:
-        execute(spec, run_id, {"arm": framework, "reproduces": run.run_id}, progress(spec))
-    else:
-        run_at(place, spec, run_id)
+        done = execute(spec, name, tags, progress(spec), Courier())
+        if not done.run_id:
+            raise InputError(
+                f"the repetition is kept in {done.folder}, but the store that it is compared in does not "
+                f"have it; {LATER}: then repeat, when the store is there"
+            )
+        return done.run_id
+    run_id = write.begin("trial", name, tags)
+    run_at(place, spec, run_id)
     return run_id
 
 

@@ -190,7 +190,7 @@ def main(**options: Any) -> None:
             f"of {asked} numbers of ranks needs {needed}",
             err=True,
         )
-    sys.exit(0 if study.conduct(options["name"], plan, study.sources_of(options)) else 1)
+    sys.exit(study.conduct(options["name"], plan, study.sources_of(options)))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,14 @@ same name is that machine's own part: `analyze` puts the parts together.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +26,26 @@ import models
 from analysis import stopping
 from entrypoints import agreement, environment, prices
 from entrypoints.analyze import analyze
+from entrypoints.deliver import LATER, UNDELIVERED, Courier
 from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
 from entrypoints.processes import TrialFailed
 from entrypoints.record import Place
-from entrypoints.supervisor import TrialSpec, dataset_for, prepare_data, preset_for, resolve
+from entrypoints.supervisor import (
+    TrialSpec,
+    dataset_for,
+    new_folder,
+    prepare_data,
+    preset_for,
+    resolve,
+)
 from entrypoints.trial import checked_target, execute
-from measurement import blas, machine, quiet
+from measurement import blas, disk, machine, quiet
 from measurement.errors import InputError
 from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm
-from tracking import names, read, write
+from tracking import names, outbox, read, store, write
+from tracking.outbox import Kept
+from tracking.store import StoreAway
 
 
 def default_arms(device: str, as_shipped: bool = True) -> tuple[list[str], list[dict[str, str]]]:
@@ -211,60 +225,102 @@ def specifications(plan: dict[str, Any], sources: Sources) -> dict[str, TrialSpe
     return specs
 
 
-def open_study(name: str, plan: dict[str, Any]) -> tuple[str, set[tuple[int, str]]]:
-    """(parent run of this machine's part, its slots already finished). A study of that name goes on,
-    if its design is the same; runs it left open here when it was cut off are closed as KILLED. What
-    other machines run under the name is never touched, but must be the same study."""
-    known = [study for study in read.studies() if study.name == name]
-    own = next((study for study in known if study.machine in ("", plan["machine"])), None)
-    agreement.check(plan, [study for study in known if study is not own])
-    if own is None:
-        return _begin(name, plan), set()
-    if changed := agreement.changed(own.design, plan):
-        raise InputError(
-            f"study '{name}' exists with another {changed[0]} ({own.design.get(changed[0])} against "
-            f"{plan[changed[0]]}); use the same options to go on, or another name"
+@dataclass(frozen=True)
+class Opened:
+    """A study that may go on: its own record, its run ("" while the store is away), and the slots
+    that are finished."""
+
+    kept: Kept
+    run_id: str
+    done: set[tuple[int, str]]
+
+
+def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Opened:
+    """This machine's part of a study. One of that name goes on, if its design is the same, by what
+    the store and the local records have of it; what was left open here when it was cut off is closed
+    as KILLED. What other machines run under the name is never touched, but must be the same study.
+
+    With the store away the local records alone speak, and the store is asked on delivery. Call with
+    the lock of the study's name.
+    """
+    mine = outbox.of_study(name, plan["machine"])
+    trials = [kept for kept in mine if kept.record.kind == "trial"]
+    given = outbox.given_run()
+    known = next((kept for kept in mine if kept.record.kind == "study"), None)
+    kept = _begin(name, plan, given) if known is None else _go_on(known, plan)
+    courier.held.add(kept.folder)
+    try:
+        run_id = courier.announce(kept)
+    except InputError as error:
+        if known is None:  # nothing hangs on it
+            refused = replace(kept.record, kind="study refused", status="FAILED")
+            outbox.close(kept, replace(refused, tags={**refused.tags, "crash": str(error)[:500]}))
+        raise
+    if run_id and given not in ("", run_id):
+        write.name_run(
+            given, "study part", f"study {name}, resumed", {"study": name, "resumes": run_id}
         )
-    write.adopt("study part", f"study {name}, resumed", {"study": name, "resumes": own.run_id})
-    finished = set()
-    for row in read.trials_of(own):
+    courier.waiting += [t.folder for t in trials if not outbox.delivered(t.folder, t.record.status)]
+    if not run_id:
+        return Opened(kept, "", {_slot(t) for t in trials if t.record.status == "FINISHED"})
+    if courier.waiting:
+        courier.retry()
+    done = {
+        _slot(trial)
+        for trial in trials
+        if trial.record.status == "FINISHED" and trial.folder in courier.waiting
+    }
+    local = {trial.id for trial in trials}
+    for row in read.trials_of(read.study(name, plan["machine"])):
         if row.status == "FINISHED" and row.pair is not None:
-            finished.add((row.pair, row.arm))
-        elif row.status == "RUNNING":
+            done.add((row.pair, row.arm))
+        elif row.status == "RUNNING" and row.tags.get(names.RECORD) not in local:
             write.finish(row.run_id, "KILLED")
-    return own.run_id, finished
+    return Opened(kept, run_id, done)
 
 
-def _begin(name: str, plan: dict[str, Any]) -> str:
-    """The new parent run of this machine's part. Raises InputError, and takes the run back, when
-    another start of the name that was not there a moment ago does not agree with it."""
+def _slot(trial: Kept) -> tuple[int, str]:
+    return int(trial.record.tags["pair"]), trial.record.tags["arm"]
+
+
+def _begin(name: str, plan: dict[str, Any], run_id: str) -> Kept:
+    """The new record of this machine's part. Raises InputError."""
     tags = {"study": name, "design": json.dumps(plan), "machine": plan["machine"]}
-    run_id = write.begin("study", f"study {name}", tags)
     shown = {
         k: plan[k] for k in ("workload", "preset", "pairs", "epochs", "dataset", "metric", "margin")
     }
-    write.log_params(
-        run_id, {**{k: str(v) for k, v in shown.items()}, "arms": ", ".join(plan["arms"])}
-    )
-    # Each writes before it reads, so of two that start at once at least one sees the other.
-    known = [study for study in read.studies() if study.name == name and study.run_id != run_id]
+    params = {**{k: str(v) for k, v in shown.items()}, "arms": ", ".join(plan["arms"])}
+    record = write.Record(f"study {name}", "", params, tags, [], {}, kind="study")
     try:
-        agreement.check(plan, known)
-    except InputError:
-        write.set_tags(run_id, {names.KIND: "study refused"})
-        write.finish(run_id, "FAILED")
-        raise
-    return run_id
+        return outbox.begin(new_folder(f"study-{name}"), record, run_id=run_id)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the study's record ({error}); expected room for it and its trials"
+        ) from None
+
+
+def _go_on(kept: Kept, plan: dict[str, Any]) -> Kept:
+    """A study's own record, open again. Raises InputError where its design is another one."""
+    known = json.loads(kept.record.tags["design"])
+    if changed := agreement.changed(known, plan):
+        raise InputError(
+            f"study '{kept.record.tags['study']}' exists with another {changed[0]} "
+            f"({known.get(changed[0])} against {plan[changed[0]]}); use the same options to go on, or "
+            "another name"
+        )
+    return outbox.with_status(kept, "RUNNING")
 
 
 def run_slots(
     plan: dict[str, Any],
     name: str,
-    parent: str,
+    parent: tuple[str, str],
     specs: dict[str, TrialSpec],
     done: set[tuple[int, str]],
+    courier: Courier,
 ) -> list[str]:
-    """Runs every slot that is missing; returns one line for each that failed."""
+    """Runs every slot that is missing; returns one line for each that failed. parent: the id of the
+    study's record, and its run. What the store did not take is tried again between blocks."""
     slots = blocks(tuple(plan["arms"]), plan["pairs"], plan["seed"])
     missing = [slot for slot in slots if (slot.pair, slot.arm) not in done]
     if len(missing) < len(slots):
@@ -276,10 +332,13 @@ def run_slots(
         item_show_func=lambda arm: arm or "",
     ) as bar:  # fmt: skip
         for number, slot in enumerate(missing):
+            if courier.waiting and number and slot.pair != missing[number - 1].pair:
+                courier.retry()
             if (
                 plan["stopping"] == "anytime"
                 and slot.order == 0
                 and slot.pair >= stopping.FIRST_LOOK
+                and not courier.waiting  # which the look would miss
             ):
                 own = read.study(name, plan["machine"])
                 look = stopping.look(own, read.trials_of(own, finished=True))
@@ -293,7 +352,7 @@ def run_slots(
                 lambda said: click.echo(said, err=True),
                 on_gpu="gpu" in plan["condition"]["device"],
             )
-            line = _run_slot(slot, plan, name, parent, specs[slot.arm])
+            line = _run_slot(slot, plan, name, parent, specs[slot.arm], courier)
             if line:
                 failures.append(line)
             bar.update(1, slot.arm)
@@ -308,7 +367,12 @@ def run_slots(
 
 
 def _run_slot(
-    slot: Slot, plan: dict[str, Any], name: str, parent: str, spec: TrialSpec
+    slot: Slot,
+    plan: dict[str, Any],
+    name: str,
+    parent: tuple[str, str],
+    spec: TrialSpec,
+    courier: Courier,
 ) -> str | None:
     # A new seed for every block, the same for every arm of it: the seed's share of the variation
     # is in the comparison, but never in one arm alone.
@@ -320,9 +384,9 @@ def _run_slot(
         "order": str(slot.order),
         "machine": plan["machine"],
     }
-    run_id = write.begin("trial", f"{slot.arm} block {slot.pair}", place, parent)
+    title = f"{slot.arm} block {slot.pair}"
     try:
-        execute(spec, run_id, place, lambda event: None)
+        execute(spec, title, place, lambda event: None, courier, parent)
     except TrialFailed as error:
         return f"{slot.arm}, block {slot.pair}: {error}"
     return None
@@ -375,8 +439,9 @@ def sources_of(options: dict[str, Any]) -> Sources:
     return Sources(options["data_dir"], options["dataset"], options["checkpoint"])
 
 
-def conduct(name: str, plan: dict[str, Any], sources: Sources) -> bool:
-    """Runs what is missing of a study, analyses it, says what was found; False if a trial failed.
+def conduct(name: str, plan: dict[str, Any], sources: Sources) -> int:
+    """Runs what is missing of a study, analyses it, says what was found. Returns the exit code: 0, 1
+    where a trial failed, 75 where the store does not have all of it.
 
     name: "auto" takes workload, date and time. Raises InputError before anything is measured.
     """
@@ -387,27 +452,91 @@ def conduct(name: str, plan: dict[str, Any], sources: Sources) -> bool:
     specs = specifications(plan, sources)
     sizes = [spec.sizes for spec in specs.values()]
     prepare_data(plan["workload"], sources.dataset, sources.data_dir, sizes)
-    parent, done = open_study(name, plan)
-    click.echo(f"study {name}: {plan['pairs']} blocks of {', '.join(plan['arms'])}", err=True)
+    with alone(name):
+        courier = Courier()
+        opened = open_study(name, plan, courier)
+        with outbox.locked(opened.kept.folder):
+            failures = _measured(name, plan, specs, opened, courier)
+        run_id = outbox.delivered(opened.kept.folder, "FAILED" if failures else "FINISHED")
+        for line in failures:
+            click.echo(f"failed: {line}", err=True)
+        if courier.waiting or not run_id:
+            click.echo(_left(name, courier), err=True)
+            return UNDELIVERED
+        return _analysed(name, plan, run_id, failures)
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Nobody else on this machine works on the study of that name in this store while the block runs.
+    The lock ends with the process, however that ends. Raises InputError."""
+    folder = Path(tempfile.gettempdir()) / f"framework-study-{os.getuid()}"
+    path = folder / hashlib.sha256(f"{store.address()} {name}".encode()).hexdigest()[:32]
     try:
-        failures = run_slots(plan, name, parent, specs, done)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise PermissionError(f"{folder} is another user's")
+        with disk.locked(path) as got:
+            if not got:
+                raise InputError(
+                    f"study '{name}' is being run on this machine by another command; wait for its end, "
+                    "or use another name"
+                )
+            yield
+    except OSError as error:
+        raise InputError(f"the lock of study '{name}' cannot be had ({error})") from None
+
+
+def _measured(
+    name: str,
+    plan: dict[str, Any],
+    specs: dict[str, TrialSpec],
+    opened: Opened,
+    courier: Courier,
+) -> list[str]:
+    """Runs the slots and closes the study's own record; returns a line for each that failed."""
+    click.echo(f"study {name}: {plan['pairs']} blocks of {', '.join(plan['arms'])}", err=True)
+    parent = opened.kept.id, opened.run_id
+    try:
+        failures = run_slots(plan, name, parent, specs, opened.done, courier)
     except BaseException:
-        write.finish(parent, "KILLED")
+        courier.send(outbox.with_status(opened.kept, "KILLED"))
         click.echo(f"Stopped; go on with the same options and --name {name}", err=True)
         raise
-    for line in failures:
-        click.echo(f"failed: {line}", err=True)
+    if courier.waiting:
+        courier.retry()
+    courier.send(outbox.with_status(opened.kept, "FAILED" if failures else "FINISHED"))
+    return failures
+
+
+def _left(name: str, courier: Courier) -> str:
+    why = courier.away or "see above"
+    return (
+        f"Everything is measured and kept in {outbox.RECORDS}; {len(set(courier.waiting))} records are not in "
+        f"the store yet ({why}). {LATER.capitalize()}; then `mlflow run . -e analyze -P study={name}` "
+        "says what differs"
+    )
+
+
+def _analysed(name: str, plan: dict[str, Any], run_id: str, failures: list[str]) -> int:
+    """Says what differs; returns the exit code."""
     try:
         analysis = analyze(name, None, machine=plan["machine"])
-    finally:
-        write.finish(parent, "FAILED" if failures else "FINISHED")
+        others = [s.machine for s in read.machines_of(name) if s.run_id != run_id]
+    except StoreAway as error:
+        click.echo(
+            f"Everything is measured and in the store, which is away now ({error}): "
+            f"`mlflow run . -e analyze -P study={name}` says what differs",
+            err=True,
+        )
+        return UNDELIVERED
     click.echo(analysis.text)
-    click.echo(f"report: {analysis.folder / 'report.html'}, also an artifact of run {parent}")
-    if others := [s.machine for s in read.machines_of(name) if s.run_id != parent]:
+    click.echo(f"report: {analysis.folder / 'report.html'}, also an artifact of run {run_id}")
+    if others:
         click.echo(f"study {name} also runs on {', '.join(others)}: `analyze` puts them together")
     if failures:
         click.echo(f"{len(failures)} trials failed; repeat them with --name {name}", err=True)
-    return not failures
+    return 1 if failures else 0
 
 
 @click.command(cls=Command, help=__doc__)
@@ -478,15 +607,17 @@ def main(**options: Any) -> None:
         plans[workload], sources[workload] = design(found, base), sources_of(found)
         specifications(plans[workload], sources[workload])
     if len(workloads) == 1:
-        done = conduct(options["name"], plans[workloads[0]], sources[workloads[0]])
-        sys.exit(0 if done else 1)
+        sys.exit(conduct(options["name"], plans[workloads[0]], sources[workloads[0]]))
     name = time.strftime("%Y%m%d-%H%M%S") if options["name"] == "auto" else options["name"]
     studies = {f"{workload}-{name}": workload for workload in workloads}
-    finished = [conduct(study, plans[w], sources[w]) for study, w in studies.items()]
+    codes = [conduct(study, plans[w], sources[w]) for study, w in studies.items()]
+    if UNDELIVERED in codes:
+        click.echo(f"one report over all, later: analyze -P study={','.join(studies)}", err=True)
+        sys.exit(UNDELIVERED)
     analysis = analyze(",".join(studies), None, machine=machine.fingerprint())
     click.echo(analysis.text)
     click.echo(f"report over all workloads: {analysis.folder / 'report.html'}")
-    sys.exit(0 if all(finished) else 1)
+    sys.exit(max(codes))
 
 
 if __name__ == "__main__":

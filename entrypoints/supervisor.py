@@ -214,14 +214,19 @@ def new_folder(name: str) -> Path:
     return folder
 
 
-def measure(spec: TrialSpec, listen: Listener = lambda event: None) -> Measured:
-    """One trial from start to local record. Knows nothing of MLflow."""
+def measure(
+    spec: TrialSpec, listen: Listener = lambda event: None, folder: Path | None = None
+) -> Measured:
+    """One trial from start to the worker's end. Knows nothing of MLflow. folder: of the local record,
+    a new one if none is given; after the measuring nothing is written here, because a full disk must
+    not take with it what was measured."""
     with faults.around(spec.condition.fault):
-        return _measure(spec, listen)
+        return _measure(
+            spec, listen, folder or new_folder(f"{spec.condition.framework}-{spec.workload}")
+        )
 
 
-def _measure(spec: TrialSpec, listen: Listener) -> Measured:
-    folder = new_folder(f"{spec.condition.framework}-{spec.workload}")
+def _measure(spec: TrialSpec, listen: Listener, folder: Path) -> Measured:
     meters = {device: energy.find(device) for device in ("cpu", "gpu", "cpu-cpu", "cpu-gpu")}
     window = energy.Window(None, "no window")
     events: list[dict[str, Any]] = []
@@ -261,7 +266,7 @@ def _measure(spec: TrialSpec, listen: Listener) -> Measured:
                 result = run_worker(given, folder, on_event)
     finally:
         window.close()
-    measured = Measured(
+    return Measured(
         folder=folder,
         start_seconds=start,
         events=events,
@@ -272,21 +277,17 @@ def _measure(spec: TrialSpec, listen: Listener) -> Measured:
         seen=monitor.seen(),
         untimed=spec.condition.ranks == 1 and stopwatch.untimed(),
     )
-    (folder / "config.json").write_text(
-        json.dumps({"workload": spec.workload, "framework": spec.condition.framework, **spec.sizes})
-    )
-    (folder / "machine.json").write_text(
-        json.dumps(
-            {
-                "facts": machine.facts(),
-                "before": before,
-                "energy": asdict(measured.energy),
-                **measured.seen.as_json(),
-            },
-            indent=1,
-        )
-    )
-    return measured
+
+
+def machine_file(measured: Measured) -> str:
+    """The artifact `machine.json`: this machine, and its state around the measurement."""
+    values = {
+        "facts": machine.facts(),
+        "before": measured.before,
+        "energy": asdict(measured.energy),
+        **measured.seen.as_json(),
+    }
+    return json.dumps(values, indent=1)
 
 
 def _idle_watts(meters: Mapping[str, tuple[energy.Meter | None, str]]) -> dict[str, float]:

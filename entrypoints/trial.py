@@ -5,8 +5,13 @@ python -m entrypoints.trial mnist mlx --epochs 10
 
 from __future__ import annotations
 
+import math
+import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,40 +21,144 @@ from analysis import throughput
 from analysis.flags import meaning
 from entrypoints import environment, prices, record
 from entrypoints.choice import AUTO, choose
+from entrypoints.deliver import LATER, UNDELIVERED, Courier
 from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
 from entrypoints.processes import Listener, TrialFailed
 from entrypoints.record import quality_name
-from entrypoints.supervisor import Measured, TrialSpec, measure, prepare_data, preset_for, resolve
+from entrypoints.supervisor import (
+    Measured,
+    TrialSpec,
+    measure,
+    new_folder,
+    prepare_data,
+    preset_for,
+    resolve,
+)
 from entrypoints.worker import TEXT
+from measurement import disk
 from measurement.errors import InputError
 from measurement.schedule import Condition
-from serving.log import log_model
-from tracking import write
+from tracking import outbox, write
 from tracking.names import METRICS
 from tracking.system import Sampler
 
 
-def execute(spec: TrialSpec, run_id: str, place: record.Place, listen: Listener) -> Measured:
-    """Measures, keeps the local record, then writes the run and closes it. A trial that dies closes
-    its run as FAILED; nothing that was measured is lost with it."""
+@dataclass(frozen=True)
+class Done:
+    """A trial that was measured. run_id: "" where its record still waits for the store."""
+
+    measured: Measured
+    folder: Path
+    run_id: str
+
+
+SPARE_BYTES = 16 * 2**20
+"""Of a record without its weights: samples, events, what the worker said; many times over."""
+
+
+def execute(
+    spec: TrialSpec,
+    name: str,
+    place: record.Place,
+    listen: Listener,
+    courier: Courier,
+    parent: tuple[str, str] = ("", ""),
+    tags: Mapping[str, str] | None = None,
+) -> Done:
+    """Measures, keeps the local record, then sends it: the one way from a measurement to its run.
+
+    parent: the id of the record above it, and its run as far as it is known. tags: what else the run
+    says. A trial that dies is a record too, FAILED or KILLED, with the events that it had. Raises
+    InputError before anything is measured where there is no room for a record, and what `measure`
+    raises.
+    """
+    folder = new_folder(f"{spec.condition.framework}-{spec.workload}")
+    said = {**place, **(tags or {})}
+    opened = _open(folder, spec, name, said, parent[0])
+    with outbox.locked(folder):
+        try:
+            with Sampler() as sampler:
+                measured = measure(spec, listen, folder)
+            disk.give_back(folder)
+            kept, on_disk = _keep(
+                opened, lambda place: record.build(measured, spec, said, sampler, place)
+            )
+        except BaseException as error:
+            courier.send(_failed(opened, error), parent[1])
+            raise
+        run_id = courier.send(kept, parent[1])
+        if not (on_disk or run_id):
+            click.echo(outbox.as_text(kept), err=True)
+            click.echo(
+                "Neither the disk nor the store took what was measured: it is in the lines above, keep them",
+                err=True,
+            )
+        return Done(measured, kept.folder, run_id)
+
+
+def _open(
+    folder: Path, spec: TrialSpec, name: str, tags: Mapping[str, str], parent: str
+) -> outbox.Kept:
+    """The record of a trial that is about to run, with the space that it will need. Raises
+    InputError."""
+    config = models.load(spec.workload, "config")
+    wanted = SPARE_BYTES
+    if spec.mode in ("train", "stream"):
+        parameters = config.Config(**spec.sizes).parameters()
+        wanted += sum(4 * math.prod(shape) for shape, _ in parameters.values())
     try:
-        with Sampler() as sampler:
-            measured = measure(spec, listen)
-    except BaseException as error:
-        killed = isinstance(error, KeyboardInterrupt)
-        found = error.flags if isinstance(error, TrialFailed) else "CRASHED"
-        write.set_tags(run_id, {**place, "flags": found, "crash": str(error)[:500]})
-        write.finish(run_id, "KILLED" if killed else "FAILED")
-        raise
+        disk.reserve(folder, wanted)
+        return outbox.begin(
+            folder,
+            write.Record(name, "", {}, tags, [], {}),
+            parent=parent,
+            run_id="" if parent else outbox.given_run(),
+        )
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise InputError(
+            f"there is no room for the record of a trial in {folder.parent} ({error.strerror}); expected "
+            f"{wanted / 2**20:.0f} MiB: make room, or run from a folder on another disk"
+        ) from None
+
+
+def _keep(
+    opened: outbox.Kept, build: Callable[[Path | None], write.Record]
+) -> tuple[outbox.Kept, bool]:
+    """(the whole record, whether it is on disk): in its folder, or, where that has no room any more,
+    in another one. With no room anywhere it is in memory, for the store or standard error to take."""
     try:
-        write.log_trial(run_id, record.build(measured, spec, place, sampler))
-        if spec.mode in ("train", "stream"):  # the others change no weight
-            log_model(run_id, spec.condition.framework, spec.workload, measured.folder)
-        write.finish(run_id)
-    except InputError as error:
-        raise InputError(f"{error}. The measurement is kept in {measured.folder}") from None
-    return measured
+        return outbox.close(opened, build(opened.folder)), True
+    except OSError as error:
+        problem = error
+    try:
+        other = Path(tempfile.mkdtemp(prefix=f"{opened.folder.name}-"))
+        kept = outbox.close(opened, build(other), other)
+    except OSError:
+        click.echo(
+            f"{opened.folder} cannot be written ({problem}), nor can any other folder", err=True
+        )
+        return outbox.in_memory(opened, build(None)), False
+    click.echo(
+        f"{opened.folder} cannot be written ({problem}): the record is in {other}; should it be left "
+        f"there, `mlflow run . -e deliver -P records={other.parent}` sends it",
+        err=True,
+    )
+    return kept, True
+
+
+def _failed(opened: outbox.Kept, error: BaseException) -> outbox.Kept:
+    """The record of a trial that did not end well: why, and what it had said by then."""
+    tags = {
+        **opened.record.tags,
+        "flags": error.flags if isinstance(error, TrialFailed) else "CRASHED",
+        "crash": str(error)[:500],
+    }
+    status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+    disk.give_back(opened.folder)
+    outbox.attach_events(opened.folder)
+    return outbox.close(opened, replace(opened.record, tags=tags, status=status, files=True))
 
 
 def options(workload: str) -> list[click.Parameter]:
@@ -183,13 +292,26 @@ def perform(workload: str, framework: str, values: dict[str, Any], tags: dict[st
     code 1 where the worker failed."""
     spec = specification(workload, framework, values)
     prepare_data(workload, spec.dataset, spec.data_dir, [spec.sizes])
-    run_id = write.begin("trial", f"{framework} {workload}", {"arm": framework, **tags})
     try:
-        measured = execute(spec, run_id, {"arm": framework}, progress(spec))
+        done = execute(
+            spec,
+            f"{framework} {workload}",
+            {"arm": framework},
+            progress(spec),
+            Courier(),
+            tags=tags,
+        )
     except TrialFailed as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
-    summary(measured, spec, run_id)
+    summary(done, spec)
+    leave(done)
+
+
+def leave(done: Done) -> None:
+    """Ends the process with exit code 75 where the store does not have the run."""
+    if not done.run_id:
+        sys.exit(UNDELIVERED)
 
 
 def progress(spec: TrialSpec) -> Listener:
@@ -238,7 +360,8 @@ def progress(spec: TrialSpec) -> Listener:
     return show
 
 
-def summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
+def summary(done: Done, spec: TrialSpec) -> None:
+    measured = done.measured
     found, missing = record.values(measured, spec, None)
     conditions = measured.result["conditions"]
     text = record.sentence(spec.mode, {"epochs": str(spec.epochs)}, found).replace("**", "")
@@ -267,7 +390,8 @@ def summary(measured: Measured, spec: TrialSpec, run_id: str) -> None:
         click.echo(f"  energy not measured: {missing['energy/joules']}")
     if (text_file := measured.folder / TEXT).exists():
         click.echo(text_file.read_text(encoding="utf-8"))
-    click.echo(f"run {run_id}; local record {measured.folder}; look: mlflow ui")
+    run = f"run {done.run_id}" if done.run_id else f"not delivered yet: {LATER}"
+    click.echo(f"{run}; local record {done.folder}; look: mlflow ui")
 
 
 def run_named(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 import frameworks
@@ -23,6 +24,7 @@ from entrypoints.session import GenerationSession, Session, open_session
 from entrypoints.switch_session import SwitchSession
 from measurement import blas, generation, inference, streaming, switching
 from measurement.audit import completed
+from measurement.disk import give_back
 from measurement.errors import InputError
 from measurement.evidence import Evidence
 from measurement.generation import Generation
@@ -55,7 +57,7 @@ def measure(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
     emit("evidence", {})
     evidence = session.evidence()
     if isinstance(session, GenerationSession) and (text := session.text()) is not None:
-        (folder / TEXT).write_text(text, encoding="utf-8")
+        keep(lambda: (folder / TEXT).write_text(text, encoding="utf-8"), folder / TEXT, emit)
     emit(
         "result",
         {
@@ -88,8 +90,24 @@ def _run(
         trial = streaming.run(session.stream(), framework, Plan(**plan), report=emit)
     else:
         trial = run(session.work(), framework, Plan(**plan), report=emit)
-    save_file(trial.parameters, folder / "weights.safetensors")
+    weights = folder / "weights.safetensors"
+    keep(lambda: save_file(trial.parameters, weights), weights, emit)
     return trial
+
+
+def keep(save: Callable[[], Any], path: Path, emit: Callable[[str, dict[str, Any]], None]) -> None:
+    """Saves a file, if need be in the space that was set aside for it. A disk that is full all the
+    same takes the file, and not what was measured: the event `unsaved` says so."""
+    for last in (False, True):
+        try:
+            save()
+        except (OSError, SafetensorError) as error:
+            path.unlink(missing_ok=True)  # half of it is none of it
+            if last or not give_back(path.parent):
+                emit("unsaved", {"name": path.name, "reason": f"{path.name}: {error}"[:300]})
+                return
+        else:
+            return
 
 
 def trace(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from measurement.errors import InputError
 from serving import exported, mlx_flavor, trained
-from tracking.store import reachable
+from tracking.store import once, reachable
 
 
 def log_model(run_id: str, framework: str, workload: str, folder: Path) -> str:
@@ -24,7 +24,8 @@ def log_model(run_id: str, framework: str, workload: str, folder: Path) -> str:
 
     MLflow's own `log_model` infers requirements and tries the inputs out, which takes seconds; here
     requirements are given and the weights are checked against the configuration. Raises InputError
-    when the folder does not hold that trial's whole model or the store cannot be used.
+    when the folder does not hold that trial's whole model or the store cannot be used. Called again,
+    after it was cut off anywhere, it completes the same model.
     """
     spec = trained.read(folder)
     if (spec.framework, spec.workload) != (framework, workload):
@@ -42,32 +43,54 @@ def log_model(run_id: str, framework: str, workload: str, folder: Path) -> str:
 
 def _log(client: MlflowClient, run_id: str, spec: trained.Trained, folder: Path) -> str:
     run = client.get_run(run_id)
-    # Not Model.log: without an active run it files the model under the experiment "Default".
-    logged = client.create_logged_model(
-        run.info.experiment_id,
-        name=f"{spec.workload}_{spec.framework}",
-        source_run_id=run_id,
-        params=run.data.params,
-        model_type="classifier",
-    )
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "model"
-            description = Model(
-                artifact_path=logged.artifact_location,
-                run_id=run_id,
-                model_uuid=logged.model_id,
-                model_id=logged.model_id,
-            )
+    logged = _opened(client, run, f"{spec.workload}_{spec.framework}")
+    listed = {model.model_id for model in run.outputs.model_outputs} if run.outputs else set()
+    if logged.status == LoggedModelStatus.READY and logged.model_id in listed:
+        return f"models:/{logged.model_id}"
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model"
+        description = Model(
+            artifact_path=logged.artifact_location,
+            run_id=run_id,
+            model_uuid=logged.model_id,
+            model_id=logged.model_id,
+        )
+        try:
             save_model(folder, path, description)
-            client.log_model_artifacts(logged.model_id, str(path))
+        except BaseException:
+            client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
+            raise
+        client.log_model_artifacts(logged.model_id, str(path))
+    if logged.model_id not in listed:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        client.log_batch(run_id, metrics=_metrics(run, logged.model_id))
-    except BaseException:
-        client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
-        raise
+    client.log_batch(run_id, metrics=_metrics(run, logged.model_id))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     return f"models:/{logged.model_id}"
+
+
+def _opened(client: MlflowClient, run: Run, name: str) -> LoggedModel:
+    """The run's model of that name: one that was cut off goes on, others than the first are removed."""
+    wanted = f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
+    experiment = run.info.experiment_id
+
+    def found() -> list[LoggedModel]:
+        listed = [*client.search_logged_models([experiment], wanted)]
+        return sorted(listed, key=lambda model: (model.creation_timestamp, model.model_id))
+
+    if not found():
+        # Not Model.log: without an active run it files the model under the experiment "Default".
+        with once():
+            client.create_logged_model(
+                experiment,
+                name=name,
+                source_run_id=run.info.run_id,
+                params=run.data.params,
+                model_type="classifier",
+            )
+    first, *others = found()
+    for model in others:
+        client.delete_logged_model(model.model_id)
+    return first
 
 
 def save_model(folder: Path, path: Path, description: Model | None = None) -> None:

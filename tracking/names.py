@@ -182,5 +182,7 @@ ABSENT = {
 SIZE = "size."
 
 KIND = "kind"  # trial, study
+RECORD = "record"  # id of the local record that a run was made from, unique
+DELIVERED = "delivered"  # comes last: FINISHED, FAILED or KILLED, when all of the record is there
 TAGS = ("study", "arm", "pair", "order", "machine", "parity", "receipt", "tf32", "flags")
 SAMPLES = "samples.parquet"

@@ -119,7 +119,8 @@ def trials(
         return _named(run_ids)
     tags = {names.KIND: "trial", **({} if study is None else {"study": study}), **(where or {})}
     found = bulk.runs(tags, "FINISHED" if finished else None, deleted=deleted)
-    return _with_ranks([row_of(run) for run in found])
+    rows = [row_of(run) for run in found]
+    return _with_ranks([row for row in rows if row.status == "FINISHED" or not finished])
 
 
 def trials_of(study: Study, finished: bool = False, deleted: bool = False) -> list[Row]:
@@ -321,6 +322,12 @@ def _with_ranks(rows: list[Row]) -> list[Row]:
     ]
 
 
+def _status(run: Found) -> str:
+    """A run that its delivery has not completed still runs, whatever `mlflow run` closed it as."""
+    whole = names.RECORD not in run.tags or names.DELIVERED in run.tags
+    return run.status if whole else "RUNNING"
+
+
 def row_of(run: Found) -> Row:
     """One trial as its run says it, and whether that is what was recorded. Raises InputError for a run
     whose tags are not as a trial writes them."""
@@ -339,7 +346,7 @@ def _row(run: Found) -> Row:
     return Row(
         run_id=run.run_id,
         name=line(run.name),
-        status=run.status,
+        status=_status(run),
         # Of the trial where it says so: its run may be written later, and be moved in time.
         start_seconds=stated.seconds(tags.get("started")) or run.start_milliseconds / 1000,
         study=line(tags.get("study", "")),

@@ -14,30 +14,48 @@ from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from measurement.errors import InputError
-from tracking import sqlite
+from tracking import OURS, sqlite
+
+
+class StoreAway(InputError):
+    """The store cannot be reached, or not written, now; later it may."""
+
+
+# What MLflow's own errors say of a store that may work later, or with other credentials.
+_AWAY = frozenset({
+    "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "PERMISSION_DENIED",
+    "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED",
+})  # fmt: skip
+_TECHNICAL = (
+    "Max retries", "API request", "unable to open database", "readonly database",
+    "OperationalError", "No space left", "disk is full",
+)  # fmt: skip
 
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Turns a store that cannot be reached or written into an InputError; other errors pass."""
+    """Turns a store that cannot be reached or written into a StoreAway; other errors pass."""
     try:
         sqlite.make(mlflow.get_tracking_uri())
         yield
     except (RequestException, SQLAlchemyError, OSError) as error:
         raise _unreachable(error) from None
     except MlflowException as error:
-        text = str(error)
-        technical = ("Max retries", "API request", "unable to open database", "readonly database")
-        if not any(words in text for words in technical):
+        if error.error_code not in _AWAY and not any(w in str(error) for w in _TECHNICAL):
             raise
         raise _unreachable(error) from None
 
 
-def _unreachable(error: Exception) -> InputError:
+def _unreachable(error: Exception) -> StoreAway:
     reason = (
         str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     )
-    return InputError(
+    if re.search(r"error code 40[13]\b|PERMISSION_DENIED|UNAUTHENTICATED", str(error)):
+        return StoreAway(
+            f"the tracking store {address()} refuses the credentials ({reason}); expected valid ones: set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    return StoreAway(
         f"the tracking store {address()} cannot be used ({reason}); expected a running server or a "
         "writable folder: start it, or set MLFLOW_TRACKING_URI"
     )
@@ -48,17 +66,18 @@ def address() -> str:
     return re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())
 
 
-def prepare() -> str:
+def prepare(experiment: str = "") -> str:
     """Opens the store once, so that a new database is made by one process, and returns the id of
-    the experiment to log to: the one MLflow names in the environment, or its default.
+    the experiment to log to: the one of that name, else the one that MLflow names in the environment,
+    or its default.
 
     By id, because `mlflow.set_experiment` loses runs into "Default" when two clients race.
     """
     with reachable():
         client = MlflowClient()
-        if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        if not experiment and (given := os.environ.get("MLFLOW_EXPERIMENT_ID")):
             return given
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        name = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
         if not name:
             client.get_experiment("0")
             return "0"
@@ -71,3 +90,34 @@ def prepare() -> str:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
         raise InputError(f"the experiment '{name}' was deleted; restore it or name another one")
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """No retries by MLflow: one whose answer was lost would make a second run, or a second model."""
+    with _set("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"):
+        yield
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Waits a minute for each answer, where the user has not said how long: for a command that has
+    nothing else to do."""
+    if "MLFLOW_HTTP_REQUEST_TIMEOUT" not in OURS:
+        yield
+        return
+    with _set("MLFLOW_HTTP_REQUEST_TIMEOUT", "60"):
+        yield
+
+
+@contextmanager
+def _set(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -1,8 +1,7 @@
-"""A finished trial becomes one run, in a few batched calls, after the measuring."""
+"""What a run is made of, and single writes to one. Records go to their runs by tracking.delivery."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,11 @@ from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from tracking import names
 from tracking.store import prepare, reachable
-
-_NOTE = "mlflow.note.content"
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Record:
-    """What a trial says to its run."""
+    """What something that was measured says to its run. files: whether its folder holds artifacts.
+    model: whether it holds a trained model, of the tags' framework and workload."""
 
     name: str
     note: str
@@ -40,7 +38,10 @@ class Record:
     tags: Mapping[str, str]
     points: Sequence[Point]
     dataset: Mapping[str, str]
-    files: Path
+    kind: str = "trial"
+    status: str = "FINISHED"
+    files: bool = False
+    model: bool = False
 
 
 def begin(kind: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
@@ -48,16 +49,24 @@ def begin(kind: str, name: str, tags: Mapping[str, str], parent: str | None = No
     already is used where there is one and the caller is not a child of another."""
     experiment = prepare()
     all_tags = {names.KIND: kind, **tags}
+    given = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
+    if given:
+        name_run(given, kind, name, tags)
+        return given
     with reachable():
         client = MlflowClient()
-        given = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
-        if given:
-            client.log_batch(given, tags=[RunTag(k, str(v)) for k, v in all_tags.items()])
-            client.update_run(given, name=name)
-            return given
         if parent:
             all_tags["mlflow.parentRunId"] = parent
         return str(client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
+
+
+def name_run(run_id: str, kind: str, name: str, tags: Mapping[str, str]) -> None:
+    """Says what a run that is there already is of."""
+    all_tags = {names.KIND: kind, **tags}
+    with reachable():
+        client = MlflowClient()
+        client.log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in all_tags.items()])
+        client.update_run(run_id, name=name)
 
 
 def adopt(kind: str, name: str, tags: Mapping[str, str] | None = None) -> str | None:
@@ -77,32 +86,6 @@ def finish(run_id: str, status: str = "FINISHED") -> None:
     """Closes a run: FINISHED, FAILED or KILLED."""
     with reachable():
         MlflowClient().set_terminated(run_id, status)
-
-
-def log_trial(run_id: str, record: Record) -> None:
-    """Everything a trial has to say; the run stays open, so that a write cut off half-way leaves a
-    run that no analysis takes for a finished one."""
-    with reachable():
-        client = MlflowClient()
-        present = client.get_run(run_id).data.params
-        params = [Param(k, str(v)) for k, v in record.params.items() if k not in present]
-        metrics = [Metric(p.name, p.value, int(p.seconds * 1000), p.step) for p in record.points]
-        tags = [
-            RunTag(k, str(v)) for k, v in {**record.tags, _NOTE: record.note}.items() if v != ""
-        ]
-        client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
-        dataset = Dataset(
-            name=record.dataset["name"],
-            digest=record.dataset["sha256"][:36],
-            source_type="code",
-            source=json.dumps({"tags": {"source": record.dataset["source"]}}),
-            profile=json.dumps({k: v for k, v in record.dataset.items() if k.endswith("items")}),
-        )
-        client.log_inputs(
-            run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train")])]
-        )
-        client.log_artifacts(run_id, str(record.files))
-        client.update_run(run_id, name=record.name)
 
 
 def attach(run_id: str, folder: Path, name: str) -> None:

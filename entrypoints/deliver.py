@@ -1,0 +1,298 @@
+"""`deliver`: send every local record that the tracking store does not have yet; nothing twice.
+
+    python -m entrypoints.deliver
+
+Commands that measure send their own records by the same code, right after they are on disk. Exit code
+0 only where nothing is left.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from entrypoints import agreement
+from entrypoints.options import Command
+from measurement.errors import InputError
+from serving.log import log_model
+from tracking import delivery, outbox, read, write
+from tracking.outbox import Kept
+from tracking.store import StoreAway, address, patient
+
+UNDELIVERED = 75
+"""Exit code of a command that measured all it should and could not send all of it: EX_TEMPFAIL of
+sysexits.h, "try again later". Neither 0, after which a script would read the store, nor the 1 of a
+measurement that failed."""
+LATER = "`mlflow run . -e deliver` will send it"
+MOST_SECONDS = 120.0
+"""After so long between its calls a delivery that follows a measurement is put off: the store answers,
+but too slowly to wait for. `deliver` itself waits."""
+_WAIT_SECONDS = 600.0  # for another process that sends the same record
+
+
+class Courier:
+    """Sends records, and remembers that the store is away, so that nobody waits for it each time."""
+
+    def __init__(self, most: float = MOST_SECONDS) -> None:
+        self.away = ""
+        """Why the store could not be used last time; "" when it could."""
+        self.waiting: list[Path] = []
+        """Records that are kept for later, parents first."""
+        self.held: set[Path] = set()
+        """Records whose locks this process holds for as long as it works on them."""
+        self._most = most
+
+    def announce(self, kept: Kept) -> str:
+        """`send` of the record of something that is about to begin. Raises InputError where the store
+        refuses it."""
+        return self._send(kept, "", refusal=True)
+
+    def send(self, kept: Kept, parent_run: str = "") -> str:
+        """The run of a record that this process holds the lock of; "" where it must wait, which is
+        said."""
+        return self._send(kept, parent_run, refusal=False)
+
+    def _send(self, kept: Kept, parent_run: str, refusal: bool) -> str:
+        if not self.away:
+            try:
+                return send(kept, parent_run, self._most)
+            except InputError as error:
+                if isinstance(error, StoreAway):
+                    self.away = str(error)
+                elif refusal:
+                    raise
+                _say(f"Not delivered: {error}. The record is kept in {kept.folder}; {LATER}")
+        self.waiting.append(kept.folder)
+        return ""
+
+    def retry(self) -> None:
+        """Everything that waits once more, in order, up to the first that finds the store away."""
+        waiting, self.waiting, self.away = self.waiting, [], ""
+        for folder in waiting:
+            try:
+                if self.away:
+                    self.waiting.append(folder)
+                elif folder in self.held:
+                    send(outbox.read(folder), most=self._most)
+                else:
+                    send_folder(folder, self._most)
+            except InputError as error:
+                self.waiting.append(folder)
+                if isinstance(error, StoreAway):
+                    self.away = str(error)
+                _say(f"Not delivered: {error}")
+        if waiting:
+            _say(
+                f"{len(waiting) - len(self.waiting)} of {len(waiting)} records that waited are delivered"
+            )
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def send(kept: Kept, parent_run: str = "", most: float = float("inf")) -> str:
+    """One record to its run, from wherever an earlier attempt was cut off; returns the run's id.
+
+    Call with the record's lock. Raises StoreAway where the store may take it later, another
+    InputError where it will not take this record as it is.
+    """
+    if run_id := outbox.delivered(kept.folder, kept.record.status):
+        return run_id
+    until = time.monotonic() + most
+
+    def in_time() -> None:
+        if time.monotonic() > until:
+            raise StoreAway(f"the tracking store {address()} answers too slowly")
+
+    if kept.record.kind == "study":
+        kept = _agreed(kept)
+    if kept.parent and not parent_run:
+        parent_run = _parent(kept, most)
+    run_id, done = delivery.open_run(kept, parent_run)
+    if kept.record.kind == "study":
+        _still_agreed(kept, run_id)
+    if not done:
+        in_time()
+        delivery.fill(run_id, kept)
+        in_time()
+        if kept.record.model:
+            _send_model(kept, run_id)
+        in_time()
+        delivery.close(run_id, kept)
+    try:
+        outbox.receipt(kept, run_id)
+    except OSError as error:  # the next delivery finds the run, and adds nothing to it
+        click.echo(f"Run {run_id} is whole; {kept.folder} cannot say so ({error})", err=True)
+    return run_id
+
+
+def _send_model(kept: Kept, run_id: str) -> None:
+    """A model that is broken on disk must not hold the numbers back: the run says so instead."""
+    tags = kept.record.tags
+    try:
+        log_model(run_id, tags["framework"], tags["workload"], kept.folder)
+    except StoreAway:
+        raise
+    except InputError as error:
+        write.set_tags(run_id, {"unsaved": str(error)[:500]})
+        click.echo(f"The model of run {run_id} is missing: {error}", err=True)
+
+
+def _parent(kept: Kept, most: float) -> str:
+    """The run above a record's own, sent first where the store has none."""
+    folder = outbox.folder_of(kept.parent, kept.folder.parent)
+    if folder and (run_id := outbox.receipts(folder).get(address(), {}).get("run_id")):
+        return run_id
+    if run_id := delivery.find(kept.parent):
+        return run_id
+    if folder:
+        return send_folder(folder, most)
+    tags = kept.record.tags
+    for study in read.studies():
+        if (study.name, study.machine) == (tags.get("study"), tags.get("machine")):
+            return study.run_id
+    raise InputError(
+        f"the record {kept.parent}, whose run is above its own, is neither in the store nor in "
+        f"{kept.folder.parent}; put its folder back there"
+    )
+
+
+def send_folder(folder: Path, most: float = float("inf")) -> str:
+    """`send` of a record on disk, once nobody else works on it. One that was cut off while it was
+    measured is sent as KILLED, with the events that it has. Raises InputError as `send` does."""
+    with outbox.locked(folder) as free:
+        if not free and outbox.read(folder).running:
+            raise Busy(f"{folder.name} is being measured; the command that does will send it")
+    with outbox.locked(folder, _WAIT_SECONDS) as got:
+        if not got:
+            raise Busy(f"{folder.name} is in use by another process")
+        kept = outbox.read(folder)  # now: the other one may have changed it
+        if kept.running:
+            whole = delivery.status(kept.id)
+            kept = outbox.with_status(kept, whole) if whole else outbox.cut_off(kept)
+        return send(kept, most=most)
+
+
+class Busy(InputError):
+    """Another process works on the record."""
+
+
+def _agreed(kept: Kept) -> Kept:
+    """A study's record, which goes on with the run that the store has of this machine's part, if
+    there is one. Raises InputError where the store has another study of that name."""
+    name, plan = kept.record.tags["study"], json.loads(kept.record.tags["design"])
+    known = [study for study in read.studies() if study.name == name]
+    own = next((study for study in known if study.machine in ("", plan["machine"])), None)
+    agreement.check(plan, [study for study in known if study is not own])
+    if own is None:
+        return kept
+    if changed := agreement.changed(own.design, plan):
+        raise InputError(
+            f"study '{name}' exists with another {changed[0]} ({own.design.get(changed[0])} against "
+            f"{plan[changed[0]]}); use the same options to go on, or another name"
+        )
+    return replace(kept, run_id=own.run_id)
+
+
+def _still_agreed(kept: Kept, run_id: str) -> None:
+    """Each of two that start writes before it reads, so at least one sees the other: then its run is
+    taken back. Raises InputError."""
+    name, plan = kept.record.tags["study"], json.loads(kept.record.tags["design"])
+    known = [study for study in read.studies() if study.name == name and study.run_id != run_id]
+    try:
+        agreement.check(plan, known)
+    except InputError:
+        delivery.take_back(run_id)
+        raise
+
+
+# --- the command
+
+
+class Line(NamedTuple):
+    """What became of a record. outcome: delivered, left, measuring."""
+
+    name: str
+    outcome: str
+    text: str
+
+
+def deliver(base: Path, copies: bool = False) -> tuple[list[Line], int]:
+    """(what became of every record that no store has, how many it had already). copies: also of those
+    that another store has."""
+    wanted, lines, there = [], [], 0
+    for folder in outbox.folders(base):
+        try:
+            kept = outbox.read(folder)
+        except InputError as error:
+            lines.append(Line(folder.name, "left", str(error)))
+            continue
+        if outbox.delivered(folder, kept.record.status) or (
+            outbox.elsewhere(folder) and not copies
+        ):
+            there += 1
+        else:
+            wanted.append(kept)
+    wanted.sort(key=lambda kept: (bool(kept.parent), kept.started_seconds))  # parents first
+    away = ""
+    with click.progressbar(
+        wanted, label=f"delivering to {address()}", file=sys.stderr, show_pos=True
+    ) as bar:
+        for kept in bar:
+            if away:
+                lines.append(Line(kept.record.name, "left", away))
+                continue
+            try:
+                run_id = send_folder(kept.folder)
+            except Busy as error:
+                lines.append(Line(kept.record.name, "measuring" if kept.running else "left", str(error)))  # fmt: skip
+            except StoreAway as error:
+                away = str(error)
+                lines.append(Line(kept.record.name, "left", away))
+            except InputError as error:
+                lines.append(Line(kept.record.name, "left", f"{error} ({kept.folder})"))
+            else:
+                cut = " (cut off while it was measured)" if kept.running else ""
+                lines.append(Line(kept.record.name, "delivered", f"run {run_id}{cut}"))
+    return lines, there
+
+
+def table(lines: Sequence[Line], there: int) -> str:
+    """A line for each record, then the counts."""
+    width = max((len(line.name) for line in lines), default=0)
+    shown = [f"{line.outcome:<10} {line.name:<{width}}  {line.text}" for line in lines]
+    count = {word: sum(line.outcome == word for line in lines) for word in ("delivered", "left")}
+    shown.append(
+        f"{count['delivered']} delivered, {count['left']} left, {there} that were there already"
+    )
+    return "\n".join(shown)
+
+
+@click.command(cls=Command, help=__doc__)
+@click.option("--records", default=str(outbox.RECORDS), show_default=True, help="their folder")
+@click.option("--copies", type=bool, default=False, show_default=True,
+              help="also what another store has: it is copied to this one")  # fmt: skip
+def main(records: str, copies: bool) -> None:
+    base = Path(records).expanduser()
+    if records != str(outbox.RECORDS) and not base.is_dir():
+        raise InputError(f"records={records} is no folder; expected one of records")
+    with patient():
+        lines, there = deliver(base, copies)
+        text = table(lines, there)
+        click.echo(text)
+        left = any(line.outcome == "left" for line in lines)
+        if not left:
+            write.attach_text(write.adopt("deliver", "deliver"), text + "\n", "deliver.txt")
+    sys.exit(UNDELIVERED if left else 0)
+
+
+if __name__ == "__main__":
+    main()
