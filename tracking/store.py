@@ -32,6 +32,18 @@ _TECHNICAL = (
 )  # fmt: skip
 
 
+# What libraries say in many words.
+_PLAIN = {
+    "Connection refused": "connection refused",
+    "timed out": "no answer in time",
+    "Name or service not known": "no such host",
+    "Connection aborted": "it broke the connection",
+    "RemoteDisconnected": "it broke the connection",
+    "too many 500": "it answers with an internal error, 500",
+    "too many 503": "it answers that it is not available, 503",
+}
+
+
 @contextmanager
 def reachable() -> Iterator[None]:
     """Turns a store that cannot be reached or written into a StoreAway; other errors pass."""
@@ -47,8 +59,10 @@ def reachable() -> Iterator[None]:
 
 
 def _unreachable(error: Exception) -> StoreAway:
-    reason = (
-        str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    text = str(error).strip()
+    reason = next(
+        (plain for words, plain in _PLAIN.items() if words in text),
+        text.splitlines()[0][:200] if text else type(error).__name__,
     )
     if re.search(r"error code 40[13]\b|PERMISSION_DENIED|UNAUTHENTICATED", str(error)):
         return StoreAway(

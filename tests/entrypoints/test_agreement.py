@@ -10,6 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from entrypoints import agreement, study, sweep
+from entrypoints.deliver import Courier
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from tracking import read
@@ -126,7 +127,7 @@ def test_two_that_start_at_once_do_not_both_go_on(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither is there when the other looks; each looks again when its own run is written."""
-    there, other = study.open_study("fleet", plan_of(B))[0], plan_of(A, pairs=8)
+    there, other = study.open_study("fleet", plan_of(B), Courier()).run_id, plan_of(A, pairs=8)
     real, looks = read.studies, []
 
     def look() -> list[Study]:
@@ -135,7 +136,7 @@ def test_two_that_start_at_once_do_not_both_go_on(
 
     monkeypatch.setattr(read, "studies", look)
     with pytest.raises(InputError, match="another pairs"):
-        study.open_study("fleet", other)
+        study.open_study("fleet", other, Courier())
     assert [(s.machine, s.run_id) for s in real()] == [(B, there)]
     (taken_back,) = [r for r in MlflowClient().search_runs(["0"]) if r.info.run_id != there]
     assert (taken_back.info.status, taken_back.data.tags["kind"]) == ("FAILED", "study refused")

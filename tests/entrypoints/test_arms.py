@@ -9,6 +9,7 @@ import pytest
 import models
 from analysis.stopping import Look
 from entrypoints import overlay, study
+from entrypoints.deliver import Courier
 from entrypoints.processes import environment
 from measurement.errors import InputError
 from measurement.schedule import Condition
@@ -114,7 +115,7 @@ def test_a_study_that_looks_stops_when_it_is_decided(
         return Look(blocks >= decided, "")
 
     monkeypatch.setattr(study.stopping, "look", look)
-    assert study.run_slots(plan, "x", "parent", dict.fromkeys(plan["arms"]), set()) == []
+    assert study.run_slots(plan, "x", ("", ""), dict.fromkeys(plan["arms"]), set(), Courier()) == []
     assert len(ran) == 3 * run
     assert looks == list(range(8, min(run, 11) + 1))  # after whole blocks, never before eight
 
@@ -123,4 +124,4 @@ def test_a_study_of_fixed_size_never_looks(monkeypatch: pytest.MonkeyPatch) -> N
     plan = study.design({**OPTIONS, "pairs": 12}, BASE)
     monkeypatch.setattr(study, "_run_slot", lambda slot, *_: None)
     monkeypatch.setattr(study.stopping, "look", lambda *_: pytest.fail("looked"))
-    assert study.run_slots(plan, "x", "parent", dict.fromkeys(plan["arms"]), set()) == []
+    assert study.run_slots(plan, "x", ("", ""), dict.fromkeys(plan["arms"]), set(), Courier()) == []
