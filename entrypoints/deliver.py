@@ -69,7 +69,8 @@ class Courier:
                 elif refusal:
                     raise
                 _say(f"Not delivered: {error}. The record is kept in {kept.folder}; {LATER}")
-        self.waiting.append(kept.folder)
+        if kept.folder not in self.waiting:
+            self.waiting.append(kept.folder)
         return ""
 
     def retry(self) -> None:

@@ -7,11 +7,13 @@ of it; a watch ends them before the machine is short of memory.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ import models
 from analysis import page
 from analysis.max_batch import GIB, Searched, draw, gib, records, sentence
 from analysis.max_batch import page as report
-from entrypoints import environment
+from entrypoints import environment, keeping
+from entrypoints.deliver import UNDELIVERED, Courier
 from entrypoints.folder import write_report
 from entrypoints.options import Command, Or, whole
 from entrypoints.probe import probe as devices_of
@@ -34,13 +37,14 @@ from entrypoints.supervisor import (
     resolve,
     worker_spec,
 )
-from measurement import blas, machine
+from measurement import blas, disk, machine
 from measurement.bisection import Probe, search, slope
 from measurement.errors import InputError
 from measurement.memory import available_bytes
 from measurement.schedule import Condition, parse_arm
 from measurement.watch import Watch
-from tracking import write
+from tracking import outbox, write
+from tracking.outbox import ARTIFACTS
 
 SPARE_BYTES = GIB // 2  # what a process may take between two looks of the watch, many times over
 # How a process ends that could not have memory and had no chance to say so.
@@ -148,10 +152,14 @@ def died_of_memory(error: TrialFailed, folder: Path) -> str:
 
 
 def look(
-    spec: TrialSpec, given: Limits, options: dict[str, Any], tell: Callable[[str], None]
+    spec: TrialSpec,
+    given: Limits,
+    options: dict[str, Any],
+    tell: Callable[[str], None],
+    base: Path,
 ) -> Searched:
-    """The search of one framework. tell: is given a line of progress after each probe."""
-    base = new_folder(f"max_batch-{spec.workload}-{spec.condition.framework}")
+    """The search of one framework, a folder in `base` for each probe. tell: is given a line of progress
+    after each."""
     condition: dict[str, str] = {}
     taken: list[float] = []
     known: list[int | None] = [None]
@@ -253,8 +261,16 @@ def _blas(asked: str, framework: str, device: str) -> str:
     return (blas.better() if slow else None) or "shipped"
 
 
-def log(run_id: str, spec: TrialSpec, searched: Searched, when: float) -> None:
-    """One framework's search as metrics, parameters and tags of its run."""
+def record(
+    name: str,
+    tags: Mapping[str, str],
+    spec: TrialSpec,
+    searched: Searched,
+    when: float,
+    folder: Path | None,
+) -> write.Record:
+    """One framework's search as what its run says. folder: for its file, None: no disk has room.
+    Raises OSError."""
     found, line = searched.found, slope(searched.found)
     best = found.at(found.largest)
     values: dict[str, float | None] = {
@@ -264,34 +280,37 @@ def log(run_id: str, spec: TrialSpec, searched: Searched, when: float) -> None:
         "memory/bytes_per_item": line[0] if line else None,
         "memory/limit_bytes": searched.limit_bytes,
     }
-    write.log_metrics(run_id, {k: float(v) for k, v in values.items() if v is not None})
     peaks = {p.items: p.peak_bytes for p in found.probes if p.outcome == "fits" and p.peak_bytes}
-    write.log_points(
-        run_id,
-        [
-            write.Point("memory/batch_peak_bytes", float(v), n, when)
-            for n, v in sorted(peaks.items())
-        ],
-    )
-    write.log_params(
-        run_id,
-        {
+    if folder:
+        probes = json.dumps([asdict(probe) for probe in found.probes], indent=1)
+        (folder / ARTIFACTS).mkdir(exist_ok=True)
+        disk.write(folder / ARTIFACTS / "probes.json", probes + "\n")
+    return write.Record(
+        name=name,
+        note="",
+        params={
             "preset": spec.preset,
             "mode": spec.mode,
             "blas": Path(spec.condition.blas).name,
             **searched.condition,
         },
-    )
-    write.set_tags(
-        run_id,
-        {
+        tags={
+            **tags,
             "censored": found.censored[:500] or "no",
             "conflicts": "; ".join(found.conflicts)[:500] or "none",
             "size": json.dumps({k: v for k, v in spec.sizes.items() if not k.endswith("_items")}),
         },
+        points=[
+            *(write.Point(k, float(v), 0, when) for k, v in values.items() if v is not None),
+            *(
+                write.Point("memory/batch_peak_bytes", float(v), n, when)
+                for n, v in sorted(peaks.items())
+            ),
+        ],
+        dataset={},
+        kind="max_batch part",
+        files=folder is not None,
     )
-    probes = json.dumps([asdict(probe) for probe in found.probes], indent=1)
-    write.attach_text(run_id, probes + "\n", "probes.json")
 
 
 @click.command(cls=Command, help=__doc__)
@@ -348,49 +367,83 @@ def main(**options: Any) -> None:
     given = limits(options["memory_limit_gib"], device, options["seconds_per_probe"])
     name = f"largest batch of {workload}"
     tags = {"workload": workload, "machine": machine.fingerprint(), **machine.facts()}
-    parent = write.begin("max_batch", name, tags)
+    courier = Courier()
+    whole = write.Record(name, "", {}, tags, [], {}, kind="max_batch")
+    run = outbox.given_run()
+    parent = keeping.begin(new_folder(f"max_batch-{workload}"), whole, run_id=run)
+    courier.held.add(parent.folder)
     done, failed = [], []
-    try:
+    with keeping.measuring(parent, courier):
+        run_id = courier.send(parent)
         for spec in specs:
-            framework = spec.condition.framework
-            run_id = write.begin(
-                "max_batch part", f"{framework} {name}", {**tags, "framework": framework}, parent
-            )
             try:
-                searched = look(spec, given, options, lambda line: click.echo(line, err=True))
-            except BaseException as error:
-                write.set_tags(run_id, {"crash": str(error)[:500]})
-                write.finish(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-                if not isinstance(error, TrialFailed):
-                    raise
-                failed.append(f"{framework}: {error}")
-                continue
-            log(run_id, spec, searched, time.time())
-            write.finish(run_id)
-            done.append(searched)
-            click.echo(sentence(searched))  # now: a report that cannot be written loses nothing
-            for conflict in searched.found.conflicts:
-                click.echo(f"  ! {conflict}")
-        if done:
-            folder = _report(done, options, parent)
-    except BaseException:
-        write.finish(parent, "FAILED")
-        raise
-    write.finish(parent, "FAILED" if failed else "FINISHED")
+                done.append(_one(spec, given, options, name, tags, (parent.id, run_id), courier))
+            except TrialFailed as error:
+                failed.append(f"{spec.condition.framework}: {error}")
+        folder = _report(done, options) if done else None
+        if courier.waiting:
+            courier.retry()
+        ended = replace(whole, status="FAILED" if failed else "FINISHED")
+        kept, run_id = keeping.finish(parent, lambda place: _with(ended, folder, place), courier)
     for line in failed:
         click.echo(f"Error: {line}", err=True)
-    if done:
-        click.echo(f"Report: {folder / 'report.html'}, also an artifact of run {parent}")
-    sys.exit(1 if failed else 0)
+    if folder:
+        click.echo(
+            f"Report: {folder / 'report.html'}"
+            + f", also an artifact of run {run_id}" * bool(run_id)
+        )
+    if failed:
+        sys.exit(1)
+    sys.exit(UNDELIVERED if courier.waiting else 0)
 
 
-def _report(done: list[Searched], options: dict[str, Any], run_id: str) -> Path:
+def _one(
+    spec: TrialSpec,
+    given: Limits,
+    options: dict[str, Any],
+    name: str,
+    tags: Mapping[str, str],
+    parent: tuple[str, str],
+    courier: Courier,
+) -> Searched:
+    """One framework's search, to its run. parent: the record above it, and its run."""
+    framework = spec.condition.framework
+    title, own = f"{framework} {name}", {**tags, "framework": framework}
+    folder = new_folder(f"max_batch-{spec.workload}-{framework}")
+    said = write.Record(title, "", {}, own, [], {}, kind="max_batch part")
+    opened = keeping.begin(folder, said, parent=parent[0])
+    (folder / "probes").mkdir()
+    with keeping.measuring(opened, courier, parent[1]):
+        tell = partial(click.echo, err=True)
+        searched = look(spec, given, options, tell, folder / "probes")
+        when = time.time()
+        keeping.finish(
+            opened,
+            lambda place: record(title, own, spec, searched, when, place),
+            courier,
+            parent[1],
+        )
+    click.echo(sentence(searched))  # now: a report that cannot be written loses nothing
+    for conflict in searched.found.conflicts:
+        click.echo(f"  ! {conflict}")
+    return searched
+
+
+def _with(whole: write.Record, report: Path | None, folder: Path | None) -> write.Record:
+    """The record with the report as its files. Raises OSError."""
+    if report is None or folder is None:
+        return whole
+    shutil.copytree(report, folder / ARTIFACTS / "report", dirs_exist_ok=True)
+    return replace(whole, files=True)
+
+
+def _report(done: list[Searched], options: dict[str, Any]) -> Path:
     workload, output = options["workload"], options["output"]
     folder = Path(f"results/max-batch-{workload}") if output == "auto" else Path(output)
     drawings = draw(done)
     shown = report(f"The largest batch of {workload}, {options['mode']}", done, drawings)
     texts = {"report.md": page.markdown(shown), "report.html": page.html(shown)}
-    write_report(folder, run_id, texts, {"probes.csv": records(done)}, drawings)
+    write_report(folder, None, texts, {"probes.csv": records(done)}, drawings)
     return folder
 
 

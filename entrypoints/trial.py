@@ -6,11 +6,9 @@ python -m entrypoints.trial mnist mlx --epochs 10
 from __future__ import annotations
 
 import math
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ import click
 import models
 from analysis import throughput
 from analysis.flags import meaning
-from entrypoints import environment, prices, record
+from entrypoints import environment, keeping, prices, record
 from entrypoints.choice import AUTO, choose
 from entrypoints.deliver import LATER, UNDELIVERED, Courier
 from entrypoints.options import TARGET, Command, Or, whole
@@ -36,7 +34,6 @@ from entrypoints.supervisor import (
     resolve,
 )
 from entrypoints.worker import TEXT
-from measurement import disk
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from tracking import outbox, write
@@ -53,10 +50,6 @@ class Done:
     run_id: str
 
 
-SPARE_BYTES = 16 * 2**20
-"""Of a record without its weights: samples, events, what the worker said; many times over."""
-
-
 def execute(
     spec: TrialSpec,
     name: str,
@@ -66,99 +59,39 @@ def execute(
     parent: tuple[str, str] = ("", ""),
     tags: Mapping[str, str] | None = None,
 ) -> Done:
-    """Measures, keeps the local record, then sends it: the one way from a measurement to its run.
+    """Measures, keeps the local record, then sends it: the one way from a trial to its run.
 
     parent: the id of the record above it, and its run as far as it is known. tags: what else the run
-    says. A trial that dies is a record too, FAILED or KILLED, with the events that it had. Raises
-    InputError before anything is measured where there is no room for a record, and what `measure`
-    raises.
+    says. Raises InputError before anything is measured where there is no room for a record, and what
+    `measure` raises.
     """
     folder = new_folder(f"{spec.condition.framework}-{spec.workload}")
     said = {**place, **(tags or {})}
-    opened = _open(folder, spec, name, said, parent[0])
-    with outbox.locked(folder):
-        try:
-            with Sampler() as sampler:
-                measured = measure(spec, listen, folder)
-            disk.give_back(folder)
-            kept, on_disk = _keep(
-                opened, lambda place: record.build(measured, spec, said, sampler, place)
-            )
-        except BaseException as error:
-            courier.send(_failed(opened, error), parent[1])
-            raise
-        run_id = courier.send(kept, parent[1])
-        if not (on_disk or run_id):
-            click.echo(outbox.as_text(kept), err=True)
-            click.echo(
-                "Neither the disk nor the store took what was measured: it is in the lines above, keep them",
-                err=True,
-            )
-        return Done(measured, kept.folder, run_id)
-
-
-def _open(
-    folder: Path, spec: TrialSpec, name: str, tags: Mapping[str, str], parent: str
-) -> outbox.Kept:
-    """The record of a trial that is about to run, with the space that it will need. Raises
-    InputError."""
-    config = models.load(spec.workload, "config")
-    wanted = SPARE_BYTES
-    if spec.mode in ("train", "stream"):
-        parameters = config.Config(**spec.sizes).parameters()
-        wanted += sum(4 * math.prod(shape) for shape, _ in parameters.values())
-    try:
-        disk.reserve(folder, wanted)
-        return outbox.begin(
-            folder,
-            write.Record(name, "", {}, tags, [], {}),
-            parent=parent,
-            run_id="" if parent else outbox.given_run(),
-        )
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise InputError(
-            f"there is no room for the record of a trial in {folder.parent} ({error.strerror}); expected "
-            f"{wanted / 2**20:.0f} MiB: make room, or run from a folder on another disk"
-        ) from None
-
-
-def _keep(
-    opened: outbox.Kept, build: Callable[[Path | None], write.Record]
-) -> tuple[outbox.Kept, bool]:
-    """(the whole record, whether it is on disk): in its folder, or, where that has no room any more,
-    in another one. With no room anywhere it is in memory, for the store or standard error to take."""
-    try:
-        return outbox.close(opened, build(opened.folder)), True
-    except OSError as error:
-        problem = error
-    try:
-        other = Path(tempfile.mkdtemp(prefix=f"{opened.folder.name}-"))
-        kept = outbox.close(opened, build(other), other)
-    except OSError:
-        click.echo(
-            f"{opened.folder} cannot be written ({problem}), nor can any other folder", err=True
-        )
-        return outbox.in_memory(opened, build(None)), False
-    click.echo(
-        f"{opened.folder} cannot be written ({problem}): the record is in {other}; should it be left "
-        f"there, `mlflow run . -e deliver -P records={other.parent}` sends it",
-        err=True,
+    opened = keeping.begin(
+        folder,
+        write.Record(name, "", {}, said, [], {}),
+        parent=parent[0],
+        run_id="" if parent[0] else outbox.given_run(),
+        more_bytes=weight_bytes(spec),
     )
-    return kept, True
+    with keeping.measuring(opened, courier, parent[1]):
+        with Sampler() as sampler:
+            measured = measure(spec, listen, folder)
+        kept, run_id = keeping.finish(
+            opened,
+            lambda place: record.build(measured, spec, said, sampler, place),
+            courier,
+            parent[1],
+        )
+    return Done(measured, kept.folder, run_id)
 
 
-def _failed(opened: outbox.Kept, error: BaseException) -> outbox.Kept:
-    """The record of a trial that did not end well: why, and what it had said by then."""
-    tags = {
-        **opened.record.tags,
-        "flags": error.flags if isinstance(error, TrialFailed) else "CRASHED",
-        "crash": str(error)[:500],
-    }
-    status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-    disk.give_back(opened.folder)
-    outbox.attach_events(opened.folder)
-    return outbox.close(opened, replace(opened.record, tags=tags, status=status, files=True))
+def weight_bytes(spec: TrialSpec) -> int:
+    """Of what a trial saves: float32, where it learns anything."""
+    if spec.mode not in ("train", "stream"):
+        return 0
+    parameters = models.load(spec.workload, "config").Config(**spec.sizes).parameters()
+    return sum(4 * math.prod(shape) for shape, _ in parameters.values())
 
 
 def options(workload: str) -> list[click.Parameter]:

@@ -127,20 +127,23 @@ def with_status(kept: Kept, status: str, tags: dict[str, str] | None = None) -> 
 def cut_off(kept: Kept) -> Kept:
     """A record that says RUNNING and whose process is gone becomes KILLED, with the events that it
     has. Call with its lock. Raises OSError."""
-    events = kept.folder / EVENTS
-    said = events.read_text(errors="replace").splitlines() if events.exists() else []
-    tags = {"crash": f"cut off while it was measured; {len(said)} events are kept"}
+    said = sum(len(path.read_bytes().splitlines()) for path in kept.folder.glob("events*.jsonl"))
+    tags = {"crash": f"cut off while it was measured; {said} events are kept"}
+    disk.give_back(kept.folder)
     if kept.record.kind == "trial":
         tags["flags"] = "CRASHED"
-    attach_events(kept.folder)
-    return with_status(replace(kept, record=replace(kept.record, files=True)), "KILLED", tags)
+    record = replace(kept.record, files=attach_events(kept.folder))
+    return with_status(replace(kept, record=record), "KILLED", tags)
 
 
-def attach_events(folder: Path) -> None:
-    """What a worker said before it ended becomes an artifact of the run. Raises OSError."""
-    if (folder / EVENTS).exists():
+def attach_events(folder: Path) -> bool:
+    """What a worker, or each rank, said before it ended becomes an artifact of the run; whether there
+    is any. Raises OSError."""
+    found = [path for path in sorted(folder.glob("events*.jsonl")) if path.stat().st_size]
+    for path in found:
         (folder / ARTIFACTS).mkdir(exist_ok=True)
-        disk.write(folder / ARTIFACTS / EVENTS, (folder / EVENTS).read_bytes())
+        disk.write(folder / ARTIFACTS / path.name, path.read_bytes())
+    return bool(found)
 
 
 def _write(kept: Kept) -> None:
