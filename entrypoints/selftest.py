@@ -23,6 +23,7 @@ from analysis import comparison
 from analysis.findings import Comparison
 from analysis.flags import TRIAL_REMEDIES
 from entrypoints import study
+from entrypoints.deliver import Courier
 from entrypoints.faults import CLASSES, FAULTS, Fault
 from entrypoints.options import Command
 from entrypoints.processes import ROOT
@@ -137,10 +138,12 @@ class Pipeline:
         ]
         plan = study.fixed(options, base, list(arms), against)
         specs = study.specifications(plan, Sources("auto", "synthetic"))
-        parent, _ = study.open_study(name, plan)
+        courier = Courier()
+        opened = study.open_study(name, plan, courier)
         slots = blocks(tuple(arms), blocks_count, plan["seed"])
         click.echo(f"{workload}: {len(slots)} trials ...", err=True)
-        return study.run_slots(plan, name, parent, specs, set())
+        parent = opened.kept.id, opened.run_id
+        return study.run_slots(plan, name, parent, specs, set(), courier)
 
     def _analysed(self, name: str) -> list[Comparison]:
         design = read.study(name)
