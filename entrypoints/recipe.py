@@ -15,7 +15,7 @@ from typing import Any
 import models
 from entrypoints import installed
 from entrypoints.supervisor import Measured, TrialSpec, resolve, threads_of
-from measurement import blas
+from measurement import blas, untrusted
 from measurement.digest import digest
 from measurement.errors import InputError
 from measurement.schedule import Condition
@@ -65,12 +65,12 @@ def read(run: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, Any]
     Raises InputError for a run that has neither."""
     try:
         if SPEC in run:
-            found = json.loads(run[SPEC])
-            return dict(found) | {"condition": dict(found["condition"])}
+            found = dict(untrusted.parse_json(run[SPEC], "its specification"))
+            return found | {"condition": dict(found["condition"])}
         return _pieced(run, metrics)
-    except (ValueError, TypeError, LookupError) as error:
+    except (InputError, ValueError, TypeError, LookupError) as error:
         raise InputError(
-            f"this run does not say what it ran ({type(error).__name__}: {error}); expected a finished "
+            f"this run does not say what it ran ({untrusted.shown(str(error))}); expected a finished "
             "trial of this project: choose another one"
         ) from None
 
@@ -131,7 +131,7 @@ def specification(recipe: Mapping[str, Any], own: Own) -> TrialSpec:
     for name, (value, said, choices) in known.items():
         if said == "recorded" and value not in choices:
             raise InputError(
-                f"{name}: this run used '{value}', a file or folder of its user's; give yours as "
+                f"{name}: this run used '{untrusted.shown(str(value))}', a file or folder of its user's; give yours as "
                 f"-P {name}=PATH: whether it is the same will be checked"
             )
     try:
@@ -169,5 +169,6 @@ def _check_types(spec: TrialSpec) -> None:
     if not isinstance(spec.sizes, dict) or set(spec.sizes) != sizes:
         raise TypeError(f"sizes={spec.sizes!r}")
     for name, value in spec.sizes.items():
-        if type(value) not in (int, float):
+        if not untrusted.number(value, float):
             raise TypeError(f"{name}={value!r}")
+    models.within(models.load(spec.workload, "config").Config(**spec.sizes))

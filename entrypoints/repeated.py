@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from analysis import reproduction
 from analysis.reproduction import Ran, Resolution
 from entrypoints import installed, recipe
 from entrypoints.supervisor import TrialSpec
+from measurement import untrusted
 from measurement.digest import digest
 from measurement.errors import InputError
 from models.parameters import draw
@@ -39,7 +39,7 @@ def trial(run_id: str) -> Found:
     run = artifacts.found(run_id)
     if run is None:
         raise InputError(
-            f"no run '{run_id[:64]}' in this store; expected the id of a trial, such as {_some(None)}"
+            f"no run '{untrusted.shown(run_id)}' in this store; expected the id of a trial, such as {_some(None)}"
         )
     kind = run.tags.get(names.KIND, "none")
     if kind != "trial":
@@ -143,10 +143,7 @@ def _seconds(row: Row) -> float:
 def versions(run: Found) -> dict[str, Any]:
     """A run's environment as it recorded it; of an older run the versions of framework and Python."""
     text = artifacts.text(run.run_id, recipe.ENVIRONMENT)
-    try:
-        found = json.loads(text) if text else None
-    except json.JSONDecodeError:
-        found = None
+    found = untrusted.parse_json(text, f"run {run.run_id}: {recipe.ENVIRONMENT}") if text else None
     return found if isinstance(found, dict) else {"python": run.tags.get("version_python", "")}
 
 

@@ -206,3 +206,14 @@ def test_an_adapter_serves_the_thread_that_made_it_and_others(framework):
     thread.start()
     thread.join()
     np.testing.assert_array_equal(results[0], array)
+
+
+def test_an_embedding_is_learnt_without_atomics_in_a_compiled_step(name):
+    """By which two trainings on two threads would end with other bits."""
+    if name != "pytorch":
+        pytest.skip("of torch.compile")
+    import torch
+    from torch._inductor.decomposition import select_decomp_table
+
+    frameworks.load("pytorch", "cpu").compile_step(lambda rows: rows, None, compiled=True)
+    assert torch.ops.aten.embedding_dense_backward.default not in select_decomp_table()
