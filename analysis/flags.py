@@ -337,10 +337,6 @@ TRIAL_REMEDIES = {
         "took another time by the supervisor's clock than by their own",
         "Look at the clock and at the barrier before it stops.",
     ),
-    "GRADIENTS": (
-        "recorded gradients while they only answered",
-        "Answer without gradient recording.",
-    ),
     "THREADS": ("ran with another number of threads than they were given", "Leave it to threads."),
     "OVER-THREADS": (
         "used more processor time than their threads allow",

@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+import models
 from analysis import comparison
 from analysis.findings import Comparison
 from analysis.flags import TRIAL_REMEDIES
@@ -86,7 +87,8 @@ class Pipeline:
             yield from self._recorded(recorded)
 
     def _arm(self, fault: Fault, framework: str) -> str:
-        words = [fault.arm.format(framework=framework) or self.sound[framework]]
+        given = fault.arm.format(framework=framework, sound=self.sound[framework])
+        words = [given or self.sound[framework]]
         return " ".join([*words, f"fault={fault.name}"] if fault.of_an_arm else words)
 
     def _arms(self, workload: str, faults: Sequence[Fault]) -> Iterable[Outcome]:
@@ -158,7 +160,7 @@ def _options(workload: str, pairs: int) -> dict[str, object]:
     return values | {
         "workload": workload,
         "preset": "smoke",
-        "device": "cpu",
+        "device": "cpu-cpu" if models.load(workload, "config").KIND == "switch" else "cpu",
         "dataset": "synthetic",
         "epochs": 2,
         "pairs": pairs,

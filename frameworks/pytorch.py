@@ -218,17 +218,6 @@ class Adapter(Alone):
     def inference(self) -> AbstractContextManager[Any]:
         return torch.inference_mode()
 
-    def records_gradients(self, call: Callable[[], Any]) -> bool:
-        saved: list[None] = []
-
-        def note(tensor: torch.Tensor) -> torch.Tensor:
-            saved.append(None)
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            call()
-        return bool(saved)
-
     def select(self) -> None:
         pass  # PyTorch computes where the arrays lie
 

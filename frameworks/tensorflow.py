@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import record  # which tapes are open
 from tensorflow.python.util import _pywrap_util_port  # where the library tells of oneDNN
 
 from frameworks.counting import tensorflow as counting
@@ -230,9 +229,6 @@ class Adapter(Alone):
 
     def inference(self) -> AbstractContextManager[Any]:
         return nullcontext()  # TensorFlow records gradients only on a tape
-
-    def records_gradients(self, call: Callable[[], Any]) -> bool:
-        return bool(record.could_possibly_record())  # a tape that is open now
 
     def reset_peak_memory(self) -> None:
         if self.device == "gpu":

@@ -16,8 +16,10 @@ UNTIMED_SHARE, UNTIMED_SECONDS = 0.25, 0.1
 # Of the CPU's time in the epochs of one process, over their duration: a core does the step's work
 # and a thread more may help a framework submit it.
 IDLE_SHARE, MORE_THREADS = 0.5, 1.5
+SHORTEST_SECONDS = 0.2
+"""Of all epochs, below which the processor's time says nothing."""
 
-UNTRUSTED = ("AUDIT", "IN-CLOCK", "UNFINISHED", "UNTIMED", "GRADIENTS", "THREADS")
+UNTRUSTED = ("AUDIT", "IN-CLOCK", "UNFINISHED", "UNTIMED", "THREADS")
 """Flags of a trial whose times are of something else than they claim."""
 
 
@@ -28,8 +30,6 @@ def flags(trial: Mapping[str, Any], conditions: Mapping[str, Any], threads: int)
         found.append("IN-CLOCK")
     if trial.get("unfinished_share", 0.0) > UNFINISHED_SHARE:
         found.append("UNFINISHED")
-    if trial.get("gradients_recorded"):
-        found.append("GRADIENTS")
     numerics = conditions["numerics"]
     on_cpu = conditions["device"] == "cpu"
     if on_cpu and numerics.get("pool_threads", str(threads)) != str(threads):
@@ -42,6 +42,8 @@ def flags(trial: Mapping[str, Any], conditions: Mapping[str, Any], threads: int)
 def _cpu_time(trial: Mapping[str, Any], on_cpu: bool, threads: int) -> list[str]:
     seconds, cpu = trial.get("epoch_seconds"), trial.get("epoch_cpu_seconds")
     if not on_cpu or not seconds or not cpu or trial.get("reduce_bytes"):
+        return []  # ranks wait for each other
+    if sum(seconds) < SHORTEST_SECONDS:
         return []
     used = float(np.median(np.asarray(cpu) / np.asarray(seconds)))
     if used > threads + MORE_THREADS:

@@ -139,10 +139,6 @@ class Framework(Protocol):
         """No gradient recording inside."""
         ...
 
-    def records_gradients(self, call: Callable[[], Any]) -> bool:
-        """Whether `call`, made once for this, keeps anything for a gradient."""
-        ...
-
     def reset_peak_memory(self) -> None: ...
 
     def device_peak_bytes(self) -> int | None:
@@ -155,8 +151,7 @@ class Framework(Protocol):
 
 
 class Alone:
-    """What an adapter of a single process says of ranks, and one whose framework records gradients
-    only where they are asked for."""
+    """What an adapter of a single process says of ranks."""
 
     rank, ranks = 0, 1
     step_compiled: bool | None = None
@@ -172,9 +167,6 @@ class Alone:
 
     def mean(self, values: Sequence[float], weights: Sequence[float]) -> list[float]:
         return list(values)
-
-    def records_gradients(self, call: Callable[[], Any]) -> bool:
-        return False
 
 
 class Ranks(Framework, Protocol):

@@ -72,7 +72,6 @@ class Generation:
     ceiling_flops_per_second: float
     completion_ratio: float
     completion_residue: float
-    gradients_recorded: bool
     energy_window_passes: int
     receipt: GenerationReceipt
 
@@ -160,7 +159,6 @@ def run(
         ceiling_flops_per_second=matmul_ceiling(framework, plan.ceiling_seconds, clock),
         completion_ratio=ratio,
         completion_residue=residue,
-        gradients_recorded=framework.records_gradients(lambda: work.advance(*work.begin(0))),
         energy_window_passes=energy_window(
             lambda: [
                 _generate(work, framework, item, clock, plan.slowdown) for item in range(work.items)

@@ -49,7 +49,6 @@ class Inference:
     ceiling_flops_per_second: float
     completion_ratio: float
     completion_residue: float
-    gradients_recorded: bool
     energy_window_passes: int
     receipt: InferenceReceipt
 
@@ -121,7 +120,6 @@ def run(
         ceiling_flops_per_second=matmul_ceiling(framework, plan.ceiling_seconds, clock),
         completion_ratio=ratio,
         completion_residue=residue,
-        gradients_recorded=framework.records_gradients(work.predict_all),
         energy_window_passes=energy_window(
             lambda: framework.wait(work.predict_all()), plan.energy_seconds, clock, report
         ),

@@ -132,7 +132,6 @@ class Trial:
     completion_residue: float
     unfinished_share: float
     strays: dict[str, int]
-    gradients_recorded: bool
     energy_window_items: int
     receipt: Receipt
     parameters: dict[str, np.ndarray] = field(repr=False)
@@ -187,7 +186,6 @@ def run(
     answered = _inference(work, framework, plan, clock, report)
     process_peak = process_peak_bytes()
     device_peak = framework.device_peak_bytes()
-    recorded = plan.inference and framework.records_gradients(work.predict_all)
     report("ceiling", {})
     ceiling = matmul_ceiling(framework, plan.ceiling_seconds, clock)
     window = energy_window(
@@ -234,7 +232,6 @@ def run(
         completion_residue=residue,
         unfinished_share=work.ledger.unfinished_share(),
         strays=dict(work.ledger.strays),
-        gradients_recorded=recorded,
         energy_window_items=window * sum(count for _, count in first_epoch),
         receipt=receipt,
         parameters=trained,
@@ -253,7 +250,7 @@ def _timed(
     """Seconds from the first submission until every result and all state exist; the losses. Work that
     was left before the clock, or is left after it, is noted under `phase`."""
     step, ledger = work.step, work.ledger
-    left = extra_seconds(lambda: framework.wait(work.state), clock)
+    left = extra_seconds(lambda: framework.wait(work.state, batches), clock)
     framework.meet()
     ledger.timing = "step"
     start = clock()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import frameworks
@@ -36,7 +37,7 @@ class Fault:
     frameworks: in which it is made; against the other framework's sound arm of the same workload.
     Where it is made (one of them): `worker`: changes the worker's process before it begins;
     `supervisor`: is open while the trial runs; `arm`: the arm's words, where {framework} stands for its
-    name; `study`: changes what a
+    name and {sound} for the sound arm; `study`: changes what a
     sound study recorded, (study, its rows) -> the same.
     """
 
@@ -110,3 +111,44 @@ def on_work(patch: Patch, change: Callable[[Any, Any], Any]) -> None:
         session.work = lambda: change(session, work())
 
     on_session(patch, wrap)
+
+
+def on_run(patch: Patch, change: Callable[[Any, Any], tuple[Any, Any, dict[str, Any]]]) -> None:
+    """`change` gets the work and the plan of a training, and returns others, and keywords of
+    measurement.trial.run such as its clock."""
+    worker = _worker()
+    run = worker.run
+
+    def broken(work: Any, framework: Any, plan: Any, **keywords: Any) -> Any:
+        work, plan, more = change(work, plan)
+        return run(work, framework, plan, **keywords, **more)
+
+    patch(worker, "run", broken)
+
+
+def on_text(patch: Patch, spec: Spec, old: str, new: str) -> None:
+    """The twin with `old` replaced by `new` in its source, or else in that of its shared layers.
+    Raises ValueError where neither has it: the twin has changed, so must the fault."""
+    folder = Path(str(models.__file__)).parent
+    framework = spec["framework"]
+    text = (folder / spec["workload"] / f"{framework}.py").read_text()
+    twin = _executed(text.replace(old, new), "broken_twin")
+    if old not in text:
+        layers = (folder / "layers" / f"{framework}.py").read_text()
+        if old not in layers:
+            raise ValueError(f"neither twin nor layers have '{old}' any more")
+        # An operator is registered once, so the broken one has a name of its own.
+        changed = layers.replace(old, new).replace("layers::adamw", "broken::adamw")
+        twin.AdamW = _executed(changed, "broken_layers").AdamW  # type: ignore[attr-defined]
+    load = models.load
+    patch(
+        models,
+        "load",
+        lambda workload, part: twin if part == framework else load(workload, part),
+    )
+
+
+def _executed(text: str, name: str) -> ModuleType:
+    module = ModuleType(name)
+    exec(compile(text, name, "exec"), module.__dict__)
+    return module

@@ -40,6 +40,9 @@ class Adapter(Single):
         mx.eval(share)
         return Shard(self.put(rows[where]), share), count
 
+    def wait(self, *values: Any) -> None:
+        super().wait(*(_plain(value) for value in values))
+
     def meet(self) -> None:
         self.agree(0.0)
 
@@ -124,3 +127,10 @@ def _put(tree: Any, values: Mapping[str, np.ndarray], place: str = "") -> None:
             tree[key] = mx.array(values[f"{place}{key}"]).astype(value.dtype)
         elif isinstance(value, dict | list):
             _put(value, values, f"{place}{key}.")
+
+
+def _plain(value: Any) -> Any:
+    """Shards as the arrays that they hold, which is what MLX can wait for."""
+    if isinstance(value, Shard):
+        return value.rows, value.weight
+    return [_plain(part) for part in value] if isinstance(value, list) else value
