@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.models.twins import needs_all
 
 import models
 from entrypoints import faults, selftest, worker
@@ -19,6 +18,7 @@ from measurement import doubts
 from measurement.audit import parity_difference, receipt_difference
 from measurement.errors import InputError
 from measurement.schedule import Condition
+from tests.models.twins import needs_all
 
 PLAN = {
     "epochs": 2,
