@@ -17,7 +17,6 @@ import io
 import json
 import logging
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -34,7 +33,8 @@ from measurement.errors import InputError
 MOST_SECONDS, MOST_MIB = 10, 3072  # of one input: time, and of the process: memory
 SEED = 7
 Target = Callable[[bytes], object]
-_scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
+_folder = tempfile.TemporaryDirectory(prefix="fuzz-")  # gone when the process ends
+_scratch = Path(_folder.name)
 
 
 @dataclass(frozen=True)
@@ -678,9 +678,6 @@ def main() -> None:
         "-use_value_profile=1", str(corpus),
     ]  # fmt: skip
     atheris.Setup([sys.argv[0], *options], once, custom_mutator=mutated)
-    import atexit
-
-    atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
     print(f"{given.parser}: start", os.getpid(), start, file=sys.stderr)
     atheris.Fuzz()
 

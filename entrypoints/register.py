@@ -11,7 +11,7 @@ import frameworks
 import models
 from entrypoints.options import Command
 from measurement.errors import InputError
-from serving import trained
+from serving import inspection, trained
 from tracking import names, read, registry, write
 
 _PORT = 5001
@@ -80,6 +80,7 @@ def main(workload: str, metric: str, framework: str, study: str, run_id: str) ->
         _chosen(framework, frameworks.names(), "framework"),
         None if study == "any" else study,
         None if run_id == "best" else run_id,
+        inspection.refusal,
     )
     click.echo("\n".join(_lines(done)))
 

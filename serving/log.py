@@ -95,7 +95,8 @@ def _opened(client: MlflowClient, run: Run, name: str) -> LoggedModel:
 
 def save_model(folder: Path, path: Path, description: Model | None = None) -> None:
     """Write a trial's model as an MLflow model to `path`: in the MLX flavour of this package, or in
-    PyTorch's own as an exported graph, which needs no project code. Neither holds a pickle."""
+    PyTorch's own as an exported graph, which needs no project code. Neither is loaded through a
+    pickle that could run anything: `serving.inspection` says what is in a model of somebody else's."""
     spec = trained.read(folder)
     example = spec.config.example()
     signature = ModelSignature(

@@ -100,7 +100,7 @@ def load_model(model_uri: str, device: str = "cpu") -> Any:
         raise mlflow.MlflowException.invalid_parameter_value(
             f"{model_uri} has no '{FLAVOR_NAME}' flavour; load it with mlflow.pyfunc.load_model"
         )
-    _, _, model = trained.build(trained.read(path / conf["data"]), device)
+    _, _, model = trained.build(trained.read(path / _DATA), device)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlflow
@@ -54,11 +55,12 @@ def register_best(
     framework: str | None = None,
     study: str | None = None,
     run_id: str | None = None,
+    refusal: Callable[[str], str | None] = lambda model_uri: None,
 ) -> Registered:
     """Register the best finished trial of `workload` by `metric` under the workload's name.
 
     framework, study, run_id: None = any; with a run_id that very trial, if it qualifies. A tie goes
-    to the earliest trial. Raises InputError: unknown metric, one without a better direction, unknown
+    to the earliest trial. refusal: says why a model, by its URI, is not to be served. Raises InputError: unknown metric, one without a better direction, unknown
     study, a run that is no trial, or nothing that qualifies (with the reasons and how many runs).
     """
     higher = _direction(metric) == "higher"
@@ -78,9 +80,11 @@ def register_best(
     qualified.sort(key=lambda row: (sign * row.metrics[metric], row.start_seconds))
     for row in qualified:
         with reachable():
-            if model_uri := _model(row.run_id):
+            model_uri = _model(row.run_id)
+            said = refusal(model_uri) if model_uri else "no loadable model with a signature"
+            if model_uri and said is None:
                 return _register(row, model_uri, metric, workload, len(rows), dict(reasons))
-        reasons["no loadable model with a signature"] += 1
+        reasons[str(said)] += 1
     raise InputError(_nothing(metric, workload, framework, study, run_id, len(rows), reasons))
 
 
