@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
@@ -156,21 +156,31 @@ def _padded(found: Mapping[str, str], count: int, number: int) -> dict[str, str]
 
 
 @contextmanager
-def server(uri: str, folder: Path, workers: int = 1) -> Iterator[str]:
-    """`mlflow server` on a free port of this machine while the block runs; yields its address."""
+def server(
+    uri: str,
+    folder: Path,
+    workers: int = 1,
+    more: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """`mlflow server` on a free port of this machine while the block runs; yields its address. more:
+    words of its command line; variables: of its environment."""
     with socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "artifacts")]
-    words += ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    words += ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), *more]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     # No job queue: it is for traces, and its processes would share the cores with what is timed.
-    variables |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment |= {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     with open(folder / "server.log", "w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *words],
             cwd=folder,
-            env=variables,
+            env=environment | dict(variables or {}),
             stdout=log,
             stderr=log,
         )

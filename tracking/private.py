@@ -45,6 +45,7 @@ _WORDS = """
 _ORDINARY = frozenset(_WORDS.split())
 _LEAST = 5  # characters of a name that is no ordinary word
 _LEAST_SECRET = 6
+_PASSES = 8  # what is left of one name may make another one, in text that is made to
 _SECRET_NAME = re.compile(
     r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|APIKEY|PAT"
     r"|(?:API|ACCESS|SECRET|PRIVATE|ACCOUNT|ENCRYPTION|SIGNING)_?KEY)(?:_ID)?(?:$|_)"
@@ -106,6 +107,14 @@ def clean(text: str) -> str:
     if not text or text.isdigit():
         return text
     found = _patterns(_known())
+    for _ in range(_PASSES):
+        before, text = text, _once(text, found)
+        if text == before:
+            break
+    return text
+
+
+def _once(text: str, found: _Patterns) -> str:
     if found.secrets:
         text = found.secrets.sub(SECRET, text)
     text = _FORMS.sub(SECRET, text)
@@ -117,7 +126,7 @@ def clean(text: str) -> str:
     if found.homes:
         text = found.homes.sub("~", text)
     text = _HOMES.sub(lambda m: m[1] + (m[2] if m[2] == USER else USER), text)
-    for pattern, instead in ((found.hosts, HOST), (found.users, USER), (found.short, USER)):
+    for pattern, instead in ((found.short, USER), (found.hosts, HOST), (found.users, USER)):
         if pattern:
             text = pattern.sub(instead, text)
     return text
