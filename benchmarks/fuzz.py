@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import logging
@@ -571,6 +572,44 @@ def _database_seeds() -> list[bytes]:
     return [bytes([k, kind]) + b"7" for k in range(12) for kind in range(5)]
 
 
+# --- local records, which another machine's disk or an interrupted write may have spoilt
+
+
+def record() -> Target:
+    from tracking import digest, outbox
+
+    folder = _scratch / "record"
+    folder.mkdir(exist_ok=True)
+
+    def run(data: bytes) -> None:
+        header, _, rest = data.partition(b"\n")
+        points, _, receipts = rest.partition(b"\n")
+        (folder / outbox.HEADER).write_bytes(header)
+        (folder / outbox.POINTS).write_bytes(points)
+        (folder / outbox.RECEIPTS).write_bytes(receipts)
+        outbox.receipts(folder)
+        kept = outbox.read(folder)
+        kept.points()
+        digest.altered(kept.record.tags, {"a": 1.0})
+
+    return run
+
+
+def _record_seeds() -> list[bytes]:
+    from dataclasses import asdict
+
+    from tracking import digest, outbox
+    from tracking.write import Point, Record
+
+    points = [Point("a", 1.0, 0, 2.0)]
+    tags = {"seed": "1", "arm": "mlx"}
+    given = Record("n", "note", {"p": "1"}, {**tags, **digest.sign(tags, points)}, [], {})
+    text = json.dumps([["a", 1.0, 0, 2.0]]).encode()
+    kept = outbox.Kept(_scratch, "id", given, points_sha256=hashlib.sha256(text).hexdigest())
+    header = json.dumps({**asdict(kept), "folder": "f"}).encode()
+    return [b"\n".join([header, text, b'{"http://x": {"run_id": "r", "status": "FINISHED"}}'])]
+
+
 PARSERS: dict[str, Parser] = {
     "tags": Parser(tags, _tag_seeds, "tags of a trial: condition, parity, receipt, flags"),
     "design": Parser(design, lambda: [json.dumps(_DESIGN).encode()], "design of a study, its arms"),
@@ -592,6 +631,7 @@ PARSERS: dict[str, Parser] = {
     "archives": Parser(archives, _archive_seeds, "CIFAR tar, IDX, gzip, records of downloads"),
     "tokenizer": Parser(tokenizer, _tokenizer_seeds, "tokenizer.json, tiktoken pieces, prompts"),
     "server": Parser(server, _server_seeds, "answers of a tracking server"),
+    "record": Parser(record, _record_seeds, "a local record, its points and receipts"),
     "database": Parser(database, _database_seeds, "values in the tables of a tracking database"),
 }
 OURS = ["analysis", "entrypoints", "frameworks", "measurement", "models", "serving", "tracking"]

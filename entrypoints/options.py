@@ -17,7 +17,7 @@ class Command(click.Command):
     def main(self, *args: Any, **keywords: Any) -> Any:
         keywords["standalone_mode"] = False
         try:
-            _tidy()
+            tidy()
             return super().main(*args, **keywords)
         except click.exceptions.Exit as stop:
             sys.exit(stop.exit_code)
@@ -30,7 +30,7 @@ class Command(click.Command):
             sys.exit(2)
 
 
-def _tidy() -> None:
+def tidy() -> None:
     """First of all, because a command that ends on a user's mistake leaves a run too."""
     if "MLFLOW_RUN_ID" not in os.environ:
         return

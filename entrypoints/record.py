@@ -23,7 +23,7 @@ from entrypoints.values import energy_share, of, timed_seconds
 from entrypoints.worker import TEXT
 from measurement import disk, doubts, energy, identity, machine, memory
 from serving.trained import CONFIG_FILE, SERVED, WEIGHTS_FILE
-from tracking import digest, names, write
+from tracking import digest, names, private, write
 from tracking.outbox import ARTIFACTS
 from tracking.system import Sampler
 
@@ -271,7 +271,7 @@ def build(
     unsaved = [event["reason"] for event in measured.events if event["event"] == "unsaved"]
     series = _series(measured)
     found_points = points(measured, spec, run_level)
-    tags = {
+    stated = {
         **condition,
         **machine.facts(),
         **{f"version_{k}": v for k, v in conditions["versions"].items()},
@@ -299,6 +299,7 @@ def build(
         digest.SAMPLES: digest.of_samples(series),
         **recipe.tags(measured, spec),
     }
+    tags = private.cleaned(stated)  # before they are signed
     if folder:
         _files(measured, spec, series, folder)
     return write.Record(

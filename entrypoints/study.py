@@ -43,7 +43,7 @@ from entrypoints.trial import checked_target, execute
 from measurement import blas, disk, machine, quiet
 from measurement.errors import InputError
 from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm
-from tracking import names, outbox, read, store, write
+from tracking import names, outbox, private, read, store, write
 from tracking.outbox import Kept
 from tracking.store import StoreAway
 
@@ -74,7 +74,7 @@ def given_arms(
 ) -> tuple[list[str], list[dict[str, str]]]:
     """Arms from the command line: the first against the second is the question; a second copy of
     the second is the A/A arm. Raises InputError."""
-    arms = [" ".join(arm.split()) for arm in text.split(",")]
+    arms = [" ".join(arm.split()) for arm in private.home(text).split(",")]
     if len(arms) < 2 or len(set(arms)) != len(arms):
         raise InputError(
             f"arms='{text}': expected two or more different arms, as in 'mlx blas=mkl, pytorch'"

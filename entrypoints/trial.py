@@ -20,7 +20,7 @@ from analysis.flags import meaning
 from entrypoints import environment, keeping, prices, record
 from entrypoints.choice import AUTO, choose
 from entrypoints.deliver import LATER, UNDELIVERED, Courier
-from entrypoints.options import TARGET, Command, Or, whole
+from entrypoints.options import TARGET, Command, Or, tidy, whole
 from entrypoints.probe import probe
 from entrypoints.processes import Listener, TrialFailed
 from entrypoints.record import quality_name
@@ -339,6 +339,7 @@ def run_named(
         sys.exit(2)
     workload, framework, rest = sys.argv[1], sys.argv[2], sys.argv[3:]
     try:
+        tidy()
         models.load(workload, "config")
         check(framework)
     except InputError as error:

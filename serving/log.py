@@ -14,6 +14,7 @@ from mlflow.types import Schema, TensorSpec
 
 from measurement.errors import InputError
 from serving import exported, mlx_flavor, trained
+from tracking import private
 from tracking.store import once, reachable
 
 
@@ -60,7 +61,8 @@ def _log(client: MlflowClient, run_id: str, spec: trained.Trained, folder: Path)
         except BaseException:
             client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
             raise
-        client.log_model_artifacts(logged.model_id, str(path))
+        with private.publishable(path) as clean:
+            client.log_model_artifacts(logged.model_id, str(clean))
     if logged.model_id not in listed:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     client.log_batch(run_id, metrics=_metrics(run, logged.model_id))
@@ -84,7 +86,7 @@ def _opened(client: MlflowClient, run: Run, name: str) -> LoggedModel:
                 experiment,
                 name=name,
                 source_run_id=run.info.run_id,
-                params=run.data.params,
+                params=private.cleaned(run.data.params),
                 model_type="classifier",
             )
     first, *others = found()

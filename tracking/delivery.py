@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-from tracking import bulk, names
+from tracking import bulk, names, private
 from tracking.outbox import ARTIFACTS, Kept
 from tracking.store import StoreAway, address, once, prepare, reachable
 
@@ -87,7 +87,8 @@ def fill(run_id: str, kept: Kept) -> None:
         if record.dataset and not (run.inputs and run.inputs.dataset_inputs):
             client.log_inputs(run_id, [_dataset(record.dataset)])
         if record.files and (kept.folder / ARTIFACTS).is_dir():
-            client.log_artifacts(run_id, str(kept.folder / ARTIFACTS))
+            with private.publishable(kept.folder / ARTIFACTS) as clean:
+                client.log_artifacts(run_id, str(clean))
         if run.info.run_name != record.name:
             client.update_run(run_id, name=record.name)
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from measurement import disk
+from measurement import disk, untrusted
 from measurement.errors import InputError
 from tracking import store
 from tracking.write import Point, Record
@@ -64,7 +64,7 @@ class Kept:
             raise InputError(f"{path} cannot be read ({error.strerror})") from None
         if hashlib.sha256(text).hexdigest() != self.points_sha256:
             raise InputError(f"{path} is not what was written; its digest differs")
-        return [Point(*row) for row in json.loads(text)]
+        return [Point(*row) for row in untrusted.parse_json(text, str(path))]
 
 
 def given_run() -> str:
@@ -156,7 +156,7 @@ def read(folder: Path) -> Kept:
     """A record from disk, its points still there. Raises InputError where it cannot be read."""
     path = folder / HEADER
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
+        values: dict[str, Any] = untrusted.parse_json(path.read_text(), "it")
         record = Record(**{**values.pop("record"), "points": ()})
         return Kept(**{**values, "folder": folder, "record": record})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -187,7 +187,7 @@ def receipts(folder: Path) -> dict[str, dict[str, str]]:
     """address of a store -> {"run_id", "status"} of the run that it has. One that cannot be read is
     none: the store is asked again."""
     try:
-        found = json.loads((folder / RECEIPTS).read_text())
+        found = untrusted.parse_json((folder / RECEIPTS).read_text(), RECEIPTS)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

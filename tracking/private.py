@@ -26,6 +26,9 @@ from urllib.parse import quote
 KEEP_NAMES = "KEEP_NAMES"
 """Variable that is `true` where runs may name the user, the host and the folders of this machine."""
 
+AS_GIVEN = frozenset({"study", "arm", "design", "pair", "order", "record"})
+"""Tags by which runs are found again: a user asks for what is in them. An arm's folders are `home`."""
+
 USER, HOST, SECRET = "[user]", "[host]", "[secret]"
 
 # Accounts, hosts and words of this project: they name nobody, and stand in any text.
@@ -133,8 +136,21 @@ def _once(text: str, found: _Patterns) -> str:
 
 
 def cleaned(texts: Mapping[str, str]) -> dict[str, str]:
-    """`clean` of every value."""
-    return {key: clean(str(value)) for key, value in texts.items()}
+    """`clean` of every value but of those that the user has chosen as names (`AS_GIVEN`)."""
+    return {
+        key: str(value) if key in AS_GIVEN else clean(str(value)) for key, value in texts.items()
+    }
+
+
+def address(uri: str) -> str:
+    """A URI without credentials."""
+    return _IN_QUERY.sub(rf"\1{SECRET}", _IN_URL.sub(r"\1", uri))
+
+
+def home(text: str) -> str:
+    """A user's words with ~ for the home folder, which is the same folder and names nobody."""
+    found = _patterns(_known()).homes
+    return text if kept() or not found else found.sub("~", text)
 
 
 def ordinary(name: str) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from mlflow.entities import Metric, Run
 from mlflow.tracking import MlflowClient
 
-from tracking import names
+from tracking import names, private
 from tracking.groups import Entry, Group
 from tracking.store import prepare, reachable
 
@@ -62,7 +62,7 @@ def write(group: Group, progress: Callable[[int], None]) -> Imported:
                 _write_entry(client, experiment, run_id, group.entry_kind, order, entry)
                 progress(1)
         for name, text in group.files.items():
-            client.log_text(run_id, text, name)
+            client.log_text(run_id, private.clean(text), name)
         client.set_terminated(run_id, "FINISHED")
         return Imported(group.name, run_id, len(group.entries) - len(done), len(done))
 
@@ -81,7 +81,7 @@ def _write_entry(
 
 def _tags(kind: str, tags: Mapping[str, str]) -> dict[str, str]:
     given = {key: value for key, value in tags.items() if value != ""}
-    return {names.KIND: kind, "source": SOURCE, **given}
+    return private.cleaned({names.KIND: kind, "source": SOURCE, **given})
 
 
 def _done(client: MlflowClient, parent: str) -> set[str]:

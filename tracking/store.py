@@ -14,7 +14,7 @@ from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from measurement.errors import InputError
-from tracking import OURS, sqlite
+from tracking import OURS, private, sqlite
 
 
 class StoreAway(InputError):
@@ -59,7 +59,7 @@ def reachable() -> Iterator[None]:
 
 
 def _unreachable(error: Exception) -> StoreAway:
-    text = str(error).strip()
+    text = private.clean(str(error).strip())  # MLflow's own words hold the whole address
     reason = next(
         (plain for words, plain in _PLAIN.items() if words in text),
         text.splitlines()[0][:200] if text else type(error).__name__,
@@ -77,7 +77,7 @@ def _unreachable(error: Exception) -> StoreAway:
 
 def address() -> str:
     """The store's URI without credentials."""
-    return re.sub(r"//[^/@]*@", "//", mlflow.get_tracking_uri())
+    return private.address(mlflow.get_tracking_uri())
 
 
 def prepare(experiment: str = "") -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from tracking import names
+from tracking import names, private
 from tracking.store import prepare, reachable
 
 
@@ -43,12 +43,20 @@ class Record:
     files: bool = False
     model: bool = False
 
+    def __post_init__(self) -> None:
+        """Nothing private gets into a record, so none of it to a disk or a store. Signed values are
+        cleaned before they are signed, and cleaning again changes nothing."""
+        for name in ("name", "note"):
+            object.__setattr__(self, name, private.clean(getattr(self, name)))
+        for name in ("params", "tags", "dataset"):
+            object.__setattr__(self, name, private.cleaned(getattr(self, name)))
+
 
 def begin(kind: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
     """Opens a run, status RUNNING, and returns its id. The run that `mlflow run` has opened
     already is used where there is one and the caller is not a child of another."""
     experiment = prepare()
-    all_tags = {names.KIND: kind, **tags}
+    name, all_tags = private.clean(name), private.cleaned({names.KIND: kind, **tags})
     given = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
     if given:
         name_run(given, kind, name, tags)
@@ -62,11 +70,11 @@ def begin(kind: str, name: str, tags: Mapping[str, str], parent: str | None = No
 
 def name_run(run_id: str, kind: str, name: str, tags: Mapping[str, str]) -> None:
     """Says what a run that is there already is of."""
-    all_tags = {names.KIND: kind, **tags}
+    all_tags = private.cleaned({names.KIND: kind, **tags})
     with reachable():
         client = MlflowClient()
-        client.log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in all_tags.items()])
-        client.update_run(run_id, name=name)
+        client.log_batch(run_id, tags=[RunTag(k, v) for k, v in all_tags.items()])
+        client.update_run(run_id, name=private.clean(name))
 
 
 def adopt(kind: str, name: str, tags: Mapping[str, str] | None = None) -> str | None:
@@ -79,7 +87,7 @@ def attach_text(run_id: str | None, text: str, name: str) -> None:
     """Adds one text file to a run; nothing where there is no run."""
     if run_id:
         with reachable():
-            MlflowClient().log_text(run_id, text, name)
+            MlflowClient().log_text(run_id, private.clean(text), name)
 
 
 def finish(run_id: str, status: str = "FINISHED") -> None:
@@ -90,14 +98,15 @@ def finish(run_id: str, status: str = "FINISHED") -> None:
 
 def attach(run_id: str, folder: Path, name: str) -> None:
     """Adds a folder's files to a run under `name`."""
-    with reachable():
-        MlflowClient().log_artifacts(run_id, str(folder), name)
+    with reachable(), private.publishable(folder) as clean:
+        MlflowClient().log_artifacts(run_id, str(clean), name)
 
 
 def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Sets several tags in one call."""
     with reachable():
-        MlflowClient().log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+        clean = private.cleaned(tags)
+        MlflowClient().log_batch(run_id, tags=[RunTag(k, v) for k, v in clean.items()])
 
 
 def log_params(run_id: str, params: Mapping[str, str]) -> None:
@@ -106,7 +115,8 @@ def log_params(run_id: str, params: Mapping[str, str]) -> None:
         client = MlflowClient()
         present = client.get_run(run_id).data.params
         client.log_batch(
-            run_id, params=[Param(k, str(v)) for k, v in params.items() if k not in present]
+            run_id,
+            params=[Param(k, v) for k, v in private.cleaned(params).items() if k not in present],
         )
 
 
