@@ -187,6 +187,7 @@ def cell(tags: Mapping[str, str], params: Mapping[str, str]) -> dict[str, str]:
     found = {key: tags.get(key, params.get(key, names.ABSENT.get(key, ""))) for key in names.CELL}
     found |= {k.removeprefix(names.SIZE): v for k, v in tags.items() if k.startswith(names.SIZE)}
     for key in NUMBERS:
-        if found[key] and not _NUMBER.fullmatch(found[key]):
-            raise InputError(f"{key} is '{shown(found[key])}'; expected a number")
+        # A parameter is as it was typed, `preset` or `auto`: all that a trial has which never began.
+        if tags.get(key) and not _NUMBER.fullmatch(tags[key]):
+            raise InputError(f"{key} is '{shown(tags[key])}'; expected a number")
     return {line(key): line(value) for key, value in found.items()}

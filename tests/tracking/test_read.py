@@ -85,3 +85,12 @@ def test_what_a_rank_did_is_a_history_and_never_a_value_of_the_run(store: Mlflow
     alone, job = read.trials(run_ids=[second, first])
     assert job.ranks == {"rank/items_per_second": {0: 10.0, 1: 11.0, 2: 12.0}}
     assert alone.ranks == {}
+
+
+def test_a_run_that_never_began_has_words_for_numbers_and_stops_nobody(store: MlflowClient) -> None:
+    run = store.create_run("0", tags={"kind": "trial", "study": "words"})
+    store.log_param(run.info.run_id, "batch_size", "preset")  # as `mlflow run` has logged it
+    assert [row.cell["batch_size"] for row in read.trials("words", finished=False)] == ["preset"]
+    store.set_tag(run.info.run_id, "epochs", "many")
+    with pytest.raises(InputError, match="epochs is 'many'"):
+        read.trials("words", finished=False)
