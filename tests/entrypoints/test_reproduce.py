@@ -23,6 +23,7 @@ from measurement.digest import digest
 from measurement.errors import InputError
 from tests.entrypoints.conftest import invoke
 from tracking import artifacts
+from tracking import read as rows
 from tracking.bulk import Found
 
 FRAMEWORK = next(name for name in ("mlx", "pytorch") if frameworks.available(name))
@@ -334,3 +335,33 @@ def test_times_agree_within_a_known_resolution_only() -> None:
     assert repeated.untimed(ran(), [ran()], ["machine: a against b"]) is not None
     assert repeated.untimed(ran(), [ran(flags=("LOAD",))], []) == "run r carries LOAD"
     assert repeated.untimed(ran(), [ran()], []) is None
+
+
+def test_the_resolution_comes_from_undisturbed_pairs_of_the_same_work(
+    original: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own,) = rows.trials(run_ids=[original])
+    pairing = rows.Pairing("x (again)", "x", "resolution")
+    study = rows.Study(
+        "s", "id", 6, 0.05, "train/total_seconds", 0.9, (), ("x", "x (again)"), (pairing,),
+        {"workload": "mnist"}, own.machine,
+    )  # fmt: skip
+
+    def trials(**change: Any) -> list[rows.Row]:
+        return [
+            replace(own, **{"flags": (), "pair": pair, "arm": arm, "metrics": {study.metric: seconds}} | change)
+            for pair in range(6)
+            for arm, seconds in (("x", 1.0), ("x (again)", 1.01 if pair % 2 else 0.99))
+        ]  # fmt: skip
+
+    def found(**change: Any) -> reproduction.Resolution | None:
+        monkeypatch.setattr(rows, "studies", lambda: [study])
+        monkeypatch.setattr(rows, "trials_of", lambda study, finished: trials(**change))
+        return repeated.resolution(original)
+
+    share = found()
+    assert share is not None and share.count == 6 and 0.02 < share.share < 0.03
+    assert found(flags=("LOAD",)) is None
+    assert found(cell=own.cell | {"epochs": "9"}) is None
+    other = found(cell=own.cell | {"framework": "tensorflow", "compile": "on"})
+    assert other is not None and "tensorflow" in other.source
