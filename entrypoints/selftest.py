@@ -208,21 +208,26 @@ def _named(fault: Fault | None, arm: str, said: str, stage: str) -> Outcome:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Markdown: class, fault, arm, what caught it and where."""
-    lines = ["| class | fault | arm | caught by | stage |", "|---|---|---|---|---|"]
-    order = ["", *CLASSES]
-    for o in sorted(outcomes, key=lambda o: order.index(o.kind)):
-        caught = o.caught or ("nothing, as it should" if o.fault == SOUND else "**NOTHING**")
-        lines.append(
-            f"| {o.kind} | `{o.fault}`: {o.what} | {o.arm.split()[0]} | {caught} | {o.stage} |"
-        )
-    wrong = sum(not o.right for o in outcomes)
+    """Markdown: class, fault, arms, what caught it and where; a line for each fault."""
+    lines = ["| class | fault | made in | caught by | stage |", "|---|---|---|---|---|"]
     broken = [o for o in outcomes if o.fault != SOUND]
+    sound = [o for o in outcomes if o.fault == SOUND]
+    for kind in CLASSES:
+        for fault in dict.fromkeys(o.fault for o in broken if o.kind == kind):
+            own = [o for o in broken if o.fault == fault]
+            columns = (
+                [o.arm.split()[0].rstrip(",") for o in own],
+                [o.caught or "**NOTHING**" for o in own],
+                [o.stage for o in own],
+            )
+            arms, caught, stages = (", ".join(dict.fromkeys(column)) for column in columns)
+            lines.append(f"| {kind} | `{fault}`: {own[0].what} | {arms} | {caught} | {stages} |")
     lines += [
         "",
         f"{len(broken)} broken arms of {len({o.fault for o in broken})} faults, "
-        f"{sum(o.right for o in broken)} caught; {len(outcomes) - len(broken)} sound arms, "
-        f"{sum(not o.right for o in outcomes if o.fault == SOUND)} refused; {wrong} wrong.",
+        f"{sum(o.right for o in broken)} caught; {len(sound)} sound arms, "
+        f"{sum(not o.right for o in sound)} refused.",
+        *(f"\nA sound arm was refused: {o.arm}: {o.said}" for o in sound if not o.right),
     ]
     return "\n".join(lines) + "\n"
 
