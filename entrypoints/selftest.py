@@ -99,9 +99,11 @@ class Pipeline:
         pairs += [(arm, self.sound[OTHER[arm.split()[0]]]) for arm in broken]
         name = f"selftest-{workload}"
         failures = self._run(name, workload, arms, pairs, 1)
-        found = {(c.numerator, c.denominator): c for c in self._analysed(name)}
+        own, compared = self._analysed(name)
+        found = {(c.numerator, c.denominator, c.metric): c for c in compared}
         for arm, against in pairs:
-            yield _outcome(broken.get(arm), arm, found.get((arm, against)), failures)
+            metric = (broken[arm].metric if arm in broken else "") or own
+            yield _outcome(broken.get(arm), arm, found.get((arm, against, metric)), failures)
 
     def _recorded(self, faults: Sequence[Fault]) -> Iterable[Outcome]:
         """A sound study of six pairs, then what each fault makes of what it recorded."""
@@ -147,11 +149,12 @@ class Pipeline:
         parent = opened.kept.id, opened.run_id
         return study.run_slots(plan, name, parent, specs, set(), courier)
 
-    def _analysed(self, name: str) -> list[Comparison]:
+    def _analysed(self, name: str) -> tuple[str, tuple[Comparison, ...]]:
+        """(the study's own metric, comparisons of all)."""
         design = read.study(name)
         rows = read.trials_of(design)
         found = comparison.analyse(design, rows, np.random.default_rng(_SEED))
-        return [c for c in found.comparisons if c.metric == design.metric]
+        return design.metric, found.comparisons
 
 
 def _options(workload: str, pairs: int) -> dict[str, object]:
@@ -177,7 +180,7 @@ def _outcome(
         return _named(fault, arm, failed.partition(": ")[2], "worker")
     if found is None:
         return _named(fault, arm, "", "nowhere")
-    said = found.refused or ""
+    said = found.refused or found.not_measured or ""
     if said.startswith("not equal work"):
         return _named(fault, arm, said, "receipt" if "receipts" in said else "evidence")
     if said.startswith("not like with like"):

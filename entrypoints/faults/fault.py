@@ -51,6 +51,7 @@ class Fault:
     supervisor: Callable[[], AbstractContextManager[Any]] | None = None
     arm: str = ""
     study: Callable[[Study, Sequence[Row]], tuple[Study, list[Row]]] | None = None
+    metric: str = ""  # of an arm, in which it shows; the study's own by default
 
     @property
     def of_an_arm(self) -> bool:
