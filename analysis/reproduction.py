@@ -121,7 +121,7 @@ def judge(a: Ran, b: Ran, initial: Arrays | None, around: Sequence[str]) -> Verd
         elif said.startswith("not compared"):
             reasons.append(f"{name}: {said}")
         else:
-            reasons.append(f"{name}: {said}")
+            reasons.append(f"{name}: {said.removeprefix(f'{name}: ')}")
             apart.append(said)
     if (distance := _largest(a, b, initial)) is not None:
         reasons.append(f"weights: the furthest apart is {distance}")

@@ -190,6 +190,7 @@ def conclude(run: Found, spec: TrialSpec, new: list[str], notes: list[str], outp
     initial = repeated.initial(spec)
     original, found = repeated.read(run, shapes), [repeated.read_id(one, shapes) for one in new]
     around = [*notes, *repeated.around(original, found[-1])]
+    around.sort(key=lambda line: not line.startswith("record:"))  # what was changed comes first
     verdicts = [reproduction.judge(original, one, initial, around) for one in found]
     timed = time_of(original, found, around)
     report = page(original, found, verdicts, timed, around)
@@ -207,6 +208,8 @@ def conclude(run: Found, spec: TrialSpec, new: list[str], notes: list[str], outp
         click.echo(line)
     worst = next((verdict for verdict in verdicts if not verdict.same), verdicts[0])
     click.echo(worst.sentence)
+    for reason in worst.reasons:
+        click.echo(f"  {reason}")
     click.echo(timed.sentence)
     click.echo(f"run {', '.join(new)}; {output / 'reproduction.md'}, also an artifact of it")
     return all(verdict.same for verdict in verdicts)
