@@ -279,6 +279,7 @@ def build(
         **place,
         "seed": str(spec.seed),
         "machine": machine.fingerprint(),
+        names.IDENTITY: machine.identity(),
         "parity": json.dumps(measured.result["parity"]),
         "receipt": json.dumps(receipt),
         "flags": ",".join(found_flags),

@@ -185,4 +185,5 @@ KIND = "kind"  # trial, study
 RECORD = "record"  # id of the local record that a run was made from, unique
 DELIVERED = "delivered"  # comes last: FINISHED, FAILED or KILLED, when all of the record is there
 TAGS = ("study", "arm", "pair", "order", "machine", "parity", "receipt", "tf32", "flags")
+IDENTITY = "identity_digest"  # of the machine, longer than the machine's name has it
 SAMPLES = "samples.parquet"

@@ -130,13 +130,22 @@ def trials_of(study: Study, finished: bool = False, deleted: bool = False) -> li
 
 def belonging(study: Study, rows: Iterable[Row]) -> list[Row]:
     """Those of the rows that are of this study and of its machine. A trial that was cut off may
-    carry no fingerprint: then the run that started it says where it belongs."""
-    return [
+    carry no fingerprint: then the run that started it says where it belongs. Raises InputError where
+    two machines have one name."""
+    found = [
         row
         for row in rows
         if row.study == study.name
         and (study.machine in ("", row.machine) or (not row.machine and row.parent == study.run_id))
     ]
+    digests = sorted({row.tags.get(names.IDENTITY, "") for row in found if row.machine} - {""})
+    if study.machine and len(digests) > 1:
+        raise InputError(
+            f"study '{study.name}': {len(digests)} machines have the name {study.machine} by chance "
+            f"(digests {', '.join(map(shown, digests[:3]))}); expected a name for each: set "
+            "MACHINE_IDENTITY on one of them, and repeat its part under another name of the study"
+        )
+    return found
 
 
 def samples(run_id: str) -> dict[str, np.ndarray]:

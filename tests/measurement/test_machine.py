@@ -292,3 +292,11 @@ def test_a_command_that_hangs_is_given_up(monkeypatch):
 
     monkeypatch.setattr(machine.subprocess, "run", hang)
     assert machine._command("sysctl") == ""
+
+
+def test_the_longer_digest_names_the_machine_as_the_short_one_does(monkeypatch):
+    monkeypatch.setenv(machine.IDENTITY, "a machine")
+    before = machine.identity()
+    assert before == machine.identity() and re.fullmatch(r"[0-9a-f]{16}", before)
+    monkeypatch.setenv(machine.IDENTITY, "another machine")
+    assert machine.identity() != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -94,3 +95,12 @@ def test_a_run_that_never_began_has_words_for_numbers_and_stops_nobody(store: Ml
     store.set_tag(run.info.run_id, "epochs", "many")
     with pytest.raises(InputError, match="epochs is 'many'"):
         read.trials("words", finished=False)
+
+
+def test_two_machines_of_one_name_are_not_mixed(store: MlflowClient) -> None:
+    row = replace(read.trials(stores.STUDY)[0], study="s", machine="linux-x86_64-2c-000000")
+    study = read.Study("s", "run", 6, 0.05, "train/total_seconds", 0.9, (), (), (), {}, row.machine)
+    rows = [replace(row, tags={names.IDENTITY: digest}) for digest in ("", "ab", "ab")]
+    assert read.belonging(study, rows) == rows
+    with pytest.raises(InputError, match="2 machines have the name"):
+        read.belonging(study, [*rows, replace(row, tags={names.IDENTITY: "cd"})])
