@@ -572,6 +572,68 @@ def _database_seeds() -> list[bytes]:
     return [bytes([k, kind]) + b"7" for k in range(12) for kind in range(5)]
 
 
+# --- models of a store
+
+
+def model() -> Target:
+    """What is looked at before a model is registered, or its weights compared: its description, its
+    graph, the pickle in that; and the recipe and the digest of its run."""
+    from entrypoints import recipe
+    from serving import inspection, weights
+
+    folder = _scratch / "model"
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    shapes = {"a": (2, 2)}
+
+    def run(data: bytes) -> None:
+        if not data:
+            return
+        kind, content = data[0] % 5, data[1:]
+        if kind == 0:
+            (folder / "MLmodel").write_bytes(content)
+            inspection.check(folder)
+        elif kind == 1:
+            inspection._check_graph(_file(content, "model.pt2"))
+        elif kind == 2:
+            inspection._check_pickle(content, "data.pkl")
+        elif kind == 3:
+            (folder / weights._GRAPH).write_bytes(content)
+            weights.read(folder, shapes)
+        else:
+            recipe.read({recipe.SPEC: _text(content)}, {})
+
+    return run
+
+
+def _model_seeds() -> list[bytes]:
+    import zipfile
+
+    import yaml
+
+    plain = b"\x80\x02}q\x00X\x01\x00\x00\x00aq\x01K\x01s."  # a pickle of {"a": 1}
+    function = {"loader_module": "mlflow.pytorch", "data": "data", "code": None}
+    about = {"flavors": {"python_function": function, "pytorch": {"model_data": "data"}}}
+    example, graph = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(example, "w") as archive:
+        archive.writestr("archive/data.pkl", plain)
+    meta = {"dtype": 7}
+    listed = {"config": {"a": {"path_name": "weight_0", "use_pickle": False, "tensor_meta": meta}}}
+    with zipfile.ZipFile(graph, "w") as archive:
+        archive.writestr("m/data/weights/model_weights_config.json", json.dumps(listed))
+        archive.writestr("m/data/weights/weight_0", bytes(16))
+        archive.writestr("m/data/sample_inputs/model.pt", example.getvalue())
+    condition = {"framework": "mlx", "device": "cpu", "threads": 1}
+    spec = {"workload": "mnist", "condition": condition, "preset": "smoke", "sizes": {"layers": 2}}
+    return [
+        b"\x00" + yaml.safe_dump(about).encode(),
+        b"\x01" + graph.getvalue(),
+        b"\x02" + plain,
+        b"\x02cbuiltins\nprint\n.",
+        b"\x03" + graph.getvalue(),
+        b"\x04" + json.dumps(spec).encode(),
+    ]
+
+
 # --- local records, which another machine's disk or an interrupted write may have spoilt
 
 
@@ -631,6 +693,7 @@ PARSERS: dict[str, Parser] = {
     "archives": Parser(archives, _archive_seeds, "CIFAR tar, IDX, gzip, records of downloads"),
     "tokenizer": Parser(tokenizer, _tokenizer_seeds, "tokenizer.json, tiktoken pieces, prompts"),
     "server": Parser(server, _server_seeds, "answers of a tracking server"),
+    "model": Parser(model, _model_seeds, "an MLflow model, its graph and pickles; a run's recipe"),
     "record": Parser(record, _record_seeds, "a local record, its points and receipts"),
     "database": Parser(database, _database_seeds, "values in the tables of a tracking database"),
 }

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from measurement.errors import InputError
+from measurement.untrusted import shown
 from serving import trained
 
 _GRAPH = "data/model.pt2"
@@ -58,8 +60,11 @@ def _exported(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np
                 if meta["dtype"] != _FLOAT32 or about["use_pickle"] or info.file_size != size:
                     raise ValueError(f"{plain} is no plain float32 array of its shape")
                 found[plain] = np.frombuffer(files.read(info), "<f4").reshape(shapes[plain])
-    except (zipfile.BadZipFile, StopIteration, LookupError, TypeError, ValueError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, OSError, EOFError, StopIteration, LookupError, TypeError,
+        ValueError, AttributeError, NotImplementedError, RuntimeError,
+    ) as error:  # fmt: skip
         raise InputError(
-            f"the exported model {path.name} cannot be read ({error}); expected one that a trial wrote"
+            f"the exported model {path.name} cannot be read ({shown(str(error))}); expected one that a trial wrote"
         ) from None
     return found
