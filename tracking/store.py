@@ -34,6 +34,8 @@ _TECHNICAL = (
 
 # What libraries say in many words.
 _PLAIN = {
+    "error code 401": "401, not authenticated",
+    "error code 403": "403, not allowed",
     "Connection refused": "connection refused",
     "timed out": "no answer in time",
     "Name or service not known": "no such host",
