@@ -232,12 +232,11 @@ class Session(Base):
     def evidence(self, values: dict[str, np.ndarray] | None = None) -> Evidence:
         """values: initial ones, in place of those every trial draws for its evidence. Dropout, whose
         masks no two frameworks draw alike, is left out of it: by a session without."""
-        counted = self.counted()
+        without = self
         if getattr(self.config, "dropout", 0):
             sizes = self.spec["sizes"] | {"dropout": 0.0}
             without = Session(self.spec | {"sizes": sizes}, self.twin, framework=self.framework)
-            return replace(without._evidence(values), counted=counted)
-        return replace(self._evidence(values), counted=counted)
+        return replace(without._evidence(values), counted=self.counted())
 
     def counted(self) -> Counted:
         """The operations of the very calls that a trial times; changes the state."""

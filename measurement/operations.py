@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-# By which two arms may differ, of the larger count. Sound twins of every workload agree exactly, but
-# for the mel filters of Whisper, which MLX multiplies with squares that it has not added up: 0.3 %.
-TOLERANCE = 0.01
+# By which two arms may differ, of the larger count. Sound twins of every workload agree exactly, in
+# float32 and in 16 bits; strips of a causal mask are made whole by a ratio, which is rounded.
+TOLERANCE = 0.001
+# Of answers: an output that an answer does not use is not computed where evaluation is lazy; of
+# eis_predictor the residual's head, at most 1 in 61 products.
+UNUSED = {"answer": 0.02, "pass over the test set": 0.02}
 # What keeps float32's 24 bits; a product in fewer is compared by its own name, and never hidden in
 # the sum. Whisper's transform has float64 where a device has it.
 EXACT = ("float32", "float64")
@@ -98,7 +101,7 @@ def counted_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None
         for name, reason in side.get("unknown", {}).items():
             return f"the work of one {name} cannot be counted: {reason}"
     for name in x:
-        if said := _products_difference(x[name], y[name]):
+        if said := _products_difference(x[name], y[name], UNUSED.get(name, TOLERANCE)):
             return f"the counted work of one {name} differs: {said}"
     for side in (one, other):
         if side["recorded"]:
@@ -110,12 +113,14 @@ def counted_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None
     return None
 
 
-def _products_difference(a: Mapping[str, int], b: Mapping[str, int]) -> str | None:
+def _products_difference(
+    a: Mapping[str, int], b: Mapping[str, int], tolerance: float
+) -> str | None:
     x, y = _classes(a), _classes(b)
     largest = max([*x.values(), *y.values()], default=0)
-    if all(abs(x.get(d, 0) - y.get(d, 0)) <= TOLERANCE * largest for d in {*x, *y}):
+    if all(abs(x.get(d, 0) - y.get(d, 0)) <= tolerance * largest for d in {*x, *y}):
         return None
-    return f"products of {_said(x)} against {_said(y)} (allowed {100 * TOLERANCE:g} %)"
+    return f"products of {_said(x)} against {_said(y)} (allowed {100 * tolerance:g} %)"
 
 
 def _said(products: Mapping[str, int]) -> str:

@@ -199,7 +199,7 @@ def test_one_dropped_batch_is_refused(workload, name):
 
     opened.step = step
     broken = opened.evidence()
-    assert len(losses) == len(broken.losses) == models.setting(workload, "PROBE_STEPS")
+    assert len(broken.losses) == models.setting(workload, "PROBE_STEPS") < len(losses)
     said = update_difference(reference.updates, broken.updates, broken.optimiser, "float32")
     assert said is not None
     assert parity_difference(reference.summary(), broken.summary()) is not None
