@@ -12,7 +12,6 @@ from models.whisper_tiny import config as sizes
 
 FASTER_COMPILED = (True, True)  # (begin, advance) on a CPU, see benchmarks/whisper_tiny_peers.py
 FOURIER, FILTERS = sizes.fourier(), mx.array(sizes.mel_filters())
-BINS = sizes.FFT_SAMPLES // 2 + 1
 
 
 def log_mel(audio: mx.array) -> mx.array:
@@ -21,9 +20,8 @@ def log_mel(audio: mx.array) -> mx.array:
     x = mx.concatenate([x[:, half:0:-1], x, x[:, -2 : -half - 2 : -1]], axis=1)
     shape = (x.shape[0], audio.shape[1] // sizes.HOP_SAMPLES, sizes.FFT_SAMPLES)
     frames = mx.as_strided(x, shape, (x.shape[1], sizes.HOP_SAMPLES, 1))
-    parts = mx.square(frames @ mx.array(FOURIER, x.dtype))
-    power = (parts[..., :BINS] + parts[..., BINS:]).astype(mx.float32)
-    x = mx.log10(mx.maximum(power @ FILTERS.T, 1e-10))
+    real, imaginary = mx.split(mx.square(frames @ mx.array(FOURIER, x.dtype)), 2, axis=2)
+    x = mx.log10(mx.maximum((real + imaginary).astype(mx.float32) @ FILTERS.T, 1e-10))
     x = mx.maximum(x, mx.max(x, axis=(1, 2), keepdims=True) - 8.0)
     return ((x + 4.0) / 4.0).astype(audio.dtype)
 

@@ -14,11 +14,10 @@ from measurement.audit import parity_difference
 from tests.models.twins import config_of, needs_all, session
 
 OTHER = {"mlx": "pytorch", "pytorch": "mlx"}
-SIZES = {"mnist": {"train_items": 64, "batch_size": 32}}
 
 
 def opened(workload: str, framework: str) -> Any:
-    return session(workload, framework, config_of(workload, **SIZES.get(workload, {})))
+    return session(workload, framework, config_of(workload))
 
 
 @cache
@@ -30,7 +29,12 @@ def sound(workload: str, framework: str) -> dict[str, Any]:
 @needs_all
 @pytest.mark.parametrize(
     ("fault", "framework"),
-    [pytest.param(f, name, id=f"{f.name}-{name}") for f in FAULTS for name in f.frameworks],
+    [
+        pytest.param(f, name, id=f"{f.name}-{name}")
+        for f in FAULTS
+        if f.workload == "bert_tiny"  # the others: test_selftest.py
+        for name in f.frameworks
+    ],
 )
 def test_a_fault_is_refused_by_the_words_it_promises(fault, framework, monkeypatch):
     reference = sound(fault.workload, OTHER[framework])
