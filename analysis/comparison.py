@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import conditions, fairness, flags, statistics, stopping, wording
+from analysis import (
+    conditions,
+    fairness,
+    flags,
+    provenance,
+    recorded,
+    repeats,
+    statistics,
+    stopping,
+    wording,
+)
 from analysis.convergence import arrivals, targets
 from analysis.detection import detection
 from analysis.findings import ArmSummary, Comparison, Findings, Point
@@ -17,6 +27,7 @@ from analysis.statistics import Ratio
 from analysis.statistics.diagnostics import autocorrelation, order_effect, resolution
 from analysis.table import Table, build, records
 from measurement.errors import InputError
+from tracking.digest import SAMPLES
 from tracking.names import CODE, COMMUNICATION, DETAILS, METRICS
 
 if TYPE_CHECKING:
@@ -99,27 +110,51 @@ PERCENTILES = (
 """Of the single calls that a receipt counts."""
 
 
-def analyse(study: Study, rows: Iterable[Row], rng: np.random.Generator) -> Findings:
+@dataclass(frozen=True)
+class Around:
+    """What is known beside a study's own rows. samples: of each trial, by run id; others: the studies
+    of the store that ask the same, with their rows, oldest first."""
+
+    samples: recorded.Samples = field(default_factory=dict)
+    others: Sequence[tuple[Study, Sequence[Row]]] = ()
+
+
+def analyse(
+    study: Study, rows: Iterable[Row], rng: np.random.Generator, around: Around | None = None
+) -> Findings:
     """Compare every declared pairing of a study on every metric that concerns it.
 
-    rng: for the permutation tests (drift, log-rank). Raises InputError as `table.build` does.
+    rows: every trial that the study began, those too that ended early or were deleted since. rng: for
+    the permutation tests (drift, log-rank). Raises InputError as `table.build` does.
     """
+    around = around or Around()
     declared = (study.metric, *study.family, *((study.quality,) if study.target else ()))
     if unknown := [name for name in declared if name not in METRICS]:
         raise InputError(f"study {study.name}: '{unknown[0]}' is no metric; see tracking/names.py")
     table = build(study, rows)
+    table = replace(
+        table,
+        resampled=recorded.differences(table.trials(), around.samples),
+        elsewhere={
+            row.tags[SAMPLES]: row
+            for _, known in around.others
+            for row in known
+            if row.tags.get(SAMPLES)
+        },
+    )
+    origins = _Origins(table)
     drifts = _drifts(table, rng)
     order = [*wording.ROLES]
     pairings = sorted(
         study.comparisons, key=lambda p: order.index(p.role) if p.role in order else len(order)
     )
     found = [
-        _compare(table, pairing, metric, drifts)
+        _compare(table, pairing, metric, drifts, origins, around)
         for pairing in pairings
         for metric in dict.fromkeys((study.metric, *study.family, *table.known(COMPARED)))
         if pairing.role != "injected" or METRICS[metric].unit in SLOWED_UNITS
     ]
-    found = [_with_verdict(c, study) for c in _with_family(_with_resolution(found), study)]
+    found = [_with_verdict(c, table, around) for c in _with_family(_with_resolution(found), study)]
     found = [
         replace(c, detection=detection([p.ratio for p in c.points], rng))
         if c.role in wording.KNOWN_TRUTH and c.metric == study.metric
@@ -139,7 +174,39 @@ def analyse(study: Study, rows: Iterable[Row], rng: np.random.Generator) -> Find
     )
 
 
-def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag]) -> Comparison:
+class _Origins:
+    """What `provenance` says of a set of pairs: the same for every metric that all of them have."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._refusals: dict[tuple[str, ...], str | None] = {}
+        self._flags: dict[tuple[str, ...], tuple[Flag, ...]] = {}
+
+    def refusal(self, pairs: fairness.Pairs) -> str | None:
+        key = self._key(pairs)
+        if key not in self._refusals:
+            self._refusals[key] = provenance.refusal(self._table, pairs)
+        return self._refusals[key]
+
+    def flags(self, pairs: fairness.Pairs) -> tuple[Flag, ...]:
+        key = self._key(pairs)
+        if key not in self._flags:
+            self._flags[key] = provenance.found_flags(self._table, pairs)
+        return self._flags[key]
+
+    @staticmethod
+    def _key(pairs: fairness.Pairs) -> tuple[str, ...]:
+        return tuple(row.run_id for _, a, b in pairs for row in (a, b))
+
+
+def _compare(
+    table: Table,
+    pairing: Pairing,
+    metric: str,
+    drifts: dict[str, Flag],
+    origins: _Origins,
+    around: Around,
+) -> Comparison:
     about, pairs = METRICS[metric], table.pairs(pairing.numerator, pairing.denominator)
     base = Comparison(
         numerator=pairing.numerator,
@@ -165,7 +232,11 @@ def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag
         )
     if not measured:
         return replace(base, not_measured=_reason(pairs, metric))
-    refused = fairness.refusal(pairing.role, pairs) or _incomparable(metric, pairs)
+    refused = (
+        origins.refusal(pairs)
+        or fairness.refusal(pairing.role, pairs)
+        or _incomparable(metric, pairs)
+    )
     if refused:
         return replace(base, refused=refused)
     if any(row.metrics[metric] <= 0 for _, a, b in measured for row in (a, b)):
@@ -198,7 +269,9 @@ def _compare(table: Table, pairing: Pairing, metric: str, drifts: dict[str, Flag
                 for arm in (pairing.numerator, pairing.denominator)
                 for flag in _short_flags(table, arm)
             ),
-            *fairness.design_flags(measured),
+            *fairness.design_flags(measured, bool(table.study.design.get("order"))),
+            *origins.flags(measured),
+            *recorded.cold_start(metric, measured, around.samples, table.study.margin),
             *_order_flags(points, measured),
             *_drift_flags(pairing, metric == table.study.metric, drifts),
             *fairness.condition_flags(pairing.role, measured),
@@ -340,17 +413,28 @@ def _with_family(found: list[Comparison], study: Study) -> list[Comparison]:
     return done
 
 
-def _with_verdict(c: Comparison, study: Study) -> Comparison:
-    planned = study.pairs
-    if c.ratio is not None and study.anytime:
-        planned = c.ratio.n  # whatever their number: the interval holds at every look
-    elif c.ratio is not None and c.ratio.n != planned:
+def _with_verdict(c: Comparison, table: Table, around: Around) -> Comparison:
+    study = table.study
+    planned = stopping.planned(study, [point.pair for point in c.points])
+    if c.ratio is not None and c.ratio.n != planned:
         c = replace(c, flags=(*c.flags, flags.unplanned(c.ratio.n, planned)))
-    blocking = tuple(flag.name for flag in c.flags if flag.name in BLOCKING)
+    blocking = tuple(dict.fromkeys(flag.name for flag in c.flags if flag.name in BLOCKING))
     c = replace(c, outcome=wording.outcome(c, planned, blocking))
+    if again := _repeated(c, table, around):
+        c = replace(c, flags=(*c.flags, *again))
+        blocking += tuple(flag.name for flag in again if flag.name in BLOCKING)
+        c = replace(c, outcome=wording.outcome(c, planned, blocking))
     if c.outcome == "undecided":
         c = replace(c, flags=(*c.flags, flags.UNDECIDED))
     return replace(c, verdict=wording.verdict(c, planned, blocking))
+
+
+def _repeated(c: Comparison, table: Table, around: Around) -> tuple[Flag, ...]:
+    if c.ratio is None or c.metric not in (table.study.metric, *table.study.family):
+        return ()
+    own = [(point.numerator, point.denominator) for point in c.points]
+    found = repeats.others(table, (c.numerator, c.denominator), c.role, c.metric, around.others)
+    return repeats.judged(own, found, c.margin, c.outcome)
 
 
 def _summary(table: Table, arm: str, drifts: dict[str, Flag]) -> ArmSummary:
@@ -384,6 +468,8 @@ def _headline(found: list[Comparison], study: Study) -> str:
 
 def _notes(table: Table, found: list[Comparison]) -> tuple[str, ...]:
     study, notes = table.study, list(table.left_out)
+    if old := provenance.unsigned(table.trials()):
+        notes.append(old)
     family = study.family or (study.metric,)
     notes.append(
         f"Declared before the first trial: {'at most ' * study.anytime}{study.pairs} pairs, margin "

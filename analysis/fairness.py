@@ -167,8 +167,9 @@ def trial_flags(rows: Sequence[Row]) -> tuple[Flag, ...]:
     return tuple(flags.trial_flag(name, counts[name], len(rows)) for name in sorted(counts))
 
 
-def design_flags(pairs: Pairs) -> tuple[Flag, ...]:
-    """Were the runs of the two arms interleaved in pairs, each in a process of its own?
+def design_flags(pairs: Pairs, drawn: bool = False) -> tuple[Flag, ...]:
+    """Were the runs of the two arms interleaved in pairs, each in a process of its own? drawn: the
+    design holds the order that chance gave.
 
     A pair is broken when another run of the two arms started between its two. One broken pair is
     a trial repeated after an interruption; more than half broken is another design.
@@ -190,14 +191,16 @@ def design_flags(pairs: Pairs) -> tuple[Flag, ...]:
             )
         )
     if (
-        len(pairs) >= flags.MINIMUM_PAIRS
+        2 * broken <= len(pairs)
+        and len(pairs) >= flags.MINIMUM_PAIRS
         and len({a.start_seconds < b.start_seconds for _, a, b in pairs}) == 1
     ):
         found.append(
             Flag(
-                "ONE-ORDER",
-                "The same arm ran first in every pair, so drift inside a pair does not cancel.",
-                "Let `study` draw the order.",
+                "ONE-ORDER" if drawn else "STRICT-ORDER",
+                "The same arm ran first in every pair, so drift inside a pair does not cancel"
+                + (", though the order was drawn." if drawn else "."),
+                "Run more pairs." if drawn else "Let `study` draw the order.",
             )
         )
     return tuple(found)

@@ -5,7 +5,7 @@ What may be said of a ratio:
 | sentence | needs |
 |---|---|
 | "faster", "slower" | p <= 0.05, Holm-adjusted in the declared family, and no flag of `BLOCKING` |
-| "the same within 5 %" | the 90 % interval inside the margin that was fixed beforehand |
+| "the same within 5 %" | the 90 % interval inside the margin fixed beforehand, and none either |
 | "undecided with n pairs; the ratio is between L and U" | an interval |
 | the ratios, one by one | nothing: the flag FEW refuses interval and p |
 
@@ -20,8 +20,18 @@ from dataclasses import dataclass
 MINIMUM_PAIRS = 6
 """The smallest sample whose minimum...maximum covers the median at 95 % (1 - 2**-5 = 96.9 %)."""
 
-BLOCKING = frozenset({"NOT-INTERLEAVED", "ONE-PROCESS"})
-"""Flags under which no difference between arms may be called a difference of frameworks."""
+BLOCKING = frozenset(
+    {
+        # the design: what came in between may be the machine's doing
+        "NOT-INTERLEAVED", "ONE-PROCESS", "OVERLAP", "STRICT-ORDER", "OTHER-ORDER", "OTHER-SEED",
+        "COLD-RATIO",
+        # the choice: what is shown is not all that ran
+        "DROPPED", "SELECTED", "UNTIL-SIGNIFICANT",
+        # the origin: not one study
+        "MIXED-CODE", "MIXED-DATA", "MIXED-VERSIONS", "OTHER-MACHINE",
+    }
+)  # fmt: skip
+"""Flags under which no difference between arms, and no sameness, may be blamed on frameworks."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.comparison import analyse
+from analysis.comparison import Around, analyse
 from analysis.findings import Findings
 from measurement.errors import InputError
 
@@ -27,6 +27,7 @@ class Session:
     rows: tuple[Row, ...]
     findings: Findings | None
     refused: str = ""
+    around: Around = field(default_factory=Around)
 
     @property
     def machine(self) -> str:
@@ -57,12 +58,14 @@ class Session:
         return len(numbers[0] & numbers[1])
 
 
-def session(study: Study, rows: Sequence[Row]) -> Session:
+def session(study: Study, rows: Sequence[Row], around: Around | None = None) -> Session:
     """One study analysed alone, or the reason why it was refused."""
+    around = around or Around()
     try:
-        return Session(study, tuple(rows), analyse(study, rows, np.random.default_rng(SEED)))
+        findings = analyse(study, rows, np.random.default_rng(SEED), around)
+        return Session(study, tuple(rows), findings, around=around)
     except InputError as error:
-        return Session(study, tuple(rows), None, str(error))
+        return Session(study, tuple(rows), None, str(error), around)
 
 
 Keys = Mapping[str, Mapping[str, str]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,12 @@ def sameness(ratio: Ratio, margin: float) -> Equivalence:
     """Q3 of a study that is looked at: the whole interval inside the margin. There is no 90 %
     interval that would stay valid however often it is read."""
     return equivalence_of(ratio, margin, alpha=0.025)
+
+
+def planned(study: Study, pairs: Sequence[int]) -> int:
+    """How many pairs there should be; pairs: the numbers of those that there are. Where it is looked at
+    after every block there may be any number, but none may be missing in between."""
+    return max(pairs, default=-1) + 1 if study.anytime else study.pairs
 
 
 def look(study: Study, rows: Iterable[Row]) -> Look:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from measurement.errors import InputError
+from tracking.digest import of_design
 
 if TYPE_CHECKING:  # the types only: reading a table must not import a tracking client
     from tracking.read import Row, Study
@@ -29,12 +31,24 @@ MAY_DIVERGE = frozenset({"train/loss", "eval/perplexity"})
 @dataclass(frozen=True)
 class Table:
     """The trials of one study. arms: arm -> pair -> row; left_out: sentences on unused rows;
-    out_of_memory: arm -> trials that ended for lack of memory."""
+    out_of_memory: arm -> trials that ended for lack of memory; unused: the other trials of the study,
+    which ended early, were deleted or belong to no pair; resampled: run id -> what its samples say that
+    its run does not."""
 
     study: Study
     arms: Mapping[str, Mapping[int, Row]]
     left_out: tuple[str, ...]
     out_of_memory: Mapping[str, int]
+    unused: tuple[Row, ...] = ()
+    resampled: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Mapping[str, Row] = field(
+        default_factory=dict
+    )  # digest of samples -> of which trial
+
+    @cached_property
+    def design_sha256(self) -> str:
+        """Of what the study's run says was fixed beforehand; "" where it says nothing."""
+        return of_design(self.study.design) if self.study.design else ""
 
     def known(self, metrics: Iterable[str]) -> list[str]:
         """Those of some metrics that concern this study: declared, measured in a trial, or missing
@@ -65,7 +79,9 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
     Raises InputError: no finished trial; the same arm and pair twice; conditions mixed within an
     arm (names the key); a job on other ranks or hosts than its arm was to have; two machines; a metric that is NaN, infinite or negative; mixed units.
     """
-    rows = list(rows)
+    # A study of the same name that was deleted, and begun anew, is another one.
+    rows = [row for row in rows if row.parent in ("", study.run_id)]
+    every, rows = rows, [row for row in rows if not row.deleted]
     finished = [row for row in rows if row.status == "FINISHED"]
     short = Counter(r.arm for r in rows if r.status != "FINISHED" and "OUT-OF-MEMORY" in r.flags)
     arms: dict[str, dict[int, Row]] = {arm: {} for arm in study.arms}
@@ -78,7 +94,7 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
             raise InputError(
                 f"study {study.name}: arm '{row.arm}' has pair {row.pair} twice "
                 f"(runs {arms[row.arm][row.pair].run_id} and {row.run_id}); "
-                "delete the run that does not belong to it"
+                "the first counts: delete the later one"
             )
         check_values(row)
         check_units(row)
@@ -114,7 +130,9 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
         )
     if unpaired:
         left_out.append(f"{unpaired} trials belong to no pair of this study and are left out.")
-    return Table(study, arms, tuple(left_out), short)
+    used = {row.run_id for by_pair in arms.values() for row in by_pair.values()}
+    unused = tuple(row for row in every if row.run_id not in used)
+    return Table(study, arms, tuple(left_out), short, unused)
 
 
 def check_values(row: Row) -> None:

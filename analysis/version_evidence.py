@@ -188,7 +188,8 @@ def _compared(table: Table, arm: str, against: str, role: str, metric: str) -> C
     study = replace(
         table.study, metric=metric, family=(metric,), comparisons=(pairing, *yardsticks)
     )
-    findings = analyse(study, table.trials(), np.random.default_rng(SEED))
+    rows = [*table.trials(), *table.unused]
+    findings = analyse(study, rows, np.random.default_rng(SEED))
     return next(c for c in findings.comparisons if (c.role, c.metric) == (role, metric))
 
 

@@ -150,7 +150,9 @@ def outcome(c: Comparison, planned: int, blocking: tuple[str, ...]) -> str:
     """better, worse (of the numerator), same, undecided, none (no verdict is allowed)."""
     if c.ratio is None or c.ratio.low is None or c.ratio.n != planned or c.role in KNOWN_TRUTH:
         return "none"
-    if c.significant and c.better is not None and not blocking:
+    if blocking:
+        return "undecided"
+    if c.significant and c.better is not None:
         return "better" if (c.ratio.estimate < 1) == (c.better == "lower") else "worse"
     return "same" if c.same is not None and c.same.same else "undecided"
 
@@ -158,9 +160,9 @@ def outcome(c: Comparison, planned: int, blocking: tuple[str, ...]) -> str:
 def verdict(c: Comparison, planned: int, blocking: tuple[str, ...]) -> str:
     """The one sentence that the evidence allows (STATISTICS: rules of the harness).
 
-    A difference needs p <= 0.05 (adjusted in the declared family) and interleaved processes; 'the
-    same within' needs the 90 % interval inside the margin; else it is undecided. blocking: names
-    of flags that forbid to blame a framework for a difference.
+    A difference needs p <= 0.05 (adjusted in the declared family); 'the same within' needs the 90 %
+    interval inside the margin; else it is undecided. blocking: names of flags that forbid to blame a
+    framework for either.
     """
     if c.not_measured or c.refused or c.ratio is None:
         return interval_text(c)
@@ -173,11 +175,12 @@ def verdict(c: Comparison, planned: int, blocking: tuple[str, ...]) -> str:
         return f"no verdict yet, {n} of {planned} planned pairs are complete; the ratio is {limits}"
     if n > planned:
         return f"no verdict from {n} pairs where {planned} were planned; the ratio is {limits}"
+    spoilt = f"; {', '.join(blocking)} spoils it" if blocking else ""
     if c.role == "resolution":
-        return _resolution_verdict(c, limits)
+        return _resolution_verdict(c, limits) + spoilt
     if c.role == "injected":
-        return _injected_verdict(c, limits)
-    same = c.same is not None and c.same.same
+        return _injected_verdict(c, limits) + spoilt
+    same = c.same is not None and c.same.same and not blocking
     if c.outcome in ("better", "worse"):
         first_is_better = c.outcome == "better"
         within = f", by less than the margin of {percent(c.margin)}" if same else ""

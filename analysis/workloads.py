@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from analysis import flags, wording
+from analysis import flags, stopping, wording
 from analysis.findings import ArmSummary, Comparison
 from analysis.flags import BLOCKING
 from analysis.sessions import Session
@@ -137,8 +137,8 @@ def _adjusted(headline: Headline, session: Session, p: float, family: int, neede
     kept = tuple(flag for flag in c.flags if flag.name not in ("HOLM-FEW", "UNDECIDED"))
     if c.ratio.n < needed:
         kept += (flags.holm_few(c.ratio.n, family, needed),)
-    blocking = tuple(flag.name for flag in kept if flag.name in BLOCKING)
-    planned = c.ratio.n if study.anytime else study.pairs
+    blocking = tuple(dict.fromkeys(flag.name for flag in kept if flag.name in BLOCKING))
+    planned = stopping.planned(study, [point.pair for point in c.points])
     c = replace(c, p=p, family=family, flags=kept)
     c = replace(c, outcome=wording.outcome(c, planned, blocking))
     if c.outcome == "undecided":

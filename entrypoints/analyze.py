@@ -15,6 +15,7 @@ from analysis import (
     figures,
     machines_report,
     page,
+    repeats,
     report,
     scaling,
     scaling_figures,
@@ -28,6 +29,7 @@ from analysis import (
 )
 from analysis.findings import Drawing, Findings
 from analysis.machines import Asked, across
+from analysis.recorded import Samples
 from analysis.sessions import SEED, Session, session
 from entrypoints.folder import write_report
 from entrypoints.machines import write_comparison
@@ -69,9 +71,9 @@ def analyze(
     if len(studies) > 1:
         return together(studies, folder, run_id)
     # One seed for all studies: the permutation tests give the same p when repeated.
-    rows = read.trials_of(studies[0])
-    findings = comparison.analyse(studies[0], rows, np.random.default_rng(SEED))
-    return _write(findings, rows, folder, every_metric)
+    (one,) = _analysed(studies, refuse=True)
+    assert one.findings is not None
+    return _write(one, folder, every_metric)
 
 
 def together(studies: Sequence[Study], output: Path, run_id: str | None) -> Analysis:
@@ -94,7 +96,7 @@ def together(studies: Sequence[Study], output: Path, run_id: str | None) -> Anal
     for one in usable:
         assert one.findings is not None
         name = one.study.machine
-        _write(one.findings, one.rows, output / name, every_metric=False)
+        _write(one, output / name, every_metric=False)
         links[name] = f"{name}/report.html"
         verdicts.append(f"{name}: {one.findings.headline}")
     page = write_comparison(found, output, run_id, links)
@@ -106,9 +108,28 @@ def together(studies: Sequence[Study], output: Path, run_id: str | None) -> Anal
     )
 
 
-def _analysed(studies: Sequence[Study]) -> list[Session]:
-    with click.progressbar(studies, label="studies", file=sys.stderr) as bar:
-        return [session(study, read.trials_of(study)) for study in bar]
+def _analysed(studies: Sequence[Study], refuse: bool = False) -> list[Session]:
+    """Each study by itself, with its samples and what else the store says to its question. refuse:
+    raises InputError where the rows cannot be compared; else the session says so."""
+    every = read.every_study()
+    hidden = len(studies) == 1
+    with click.progressbar(studies, label="studies", file=sys.stderr, hidden=hidden) as bar:
+        return [_session(study, every, refuse) for study in bar]
+
+
+def _session(study: Study, every: Sequence[Study], refuse: bool) -> Session:
+    rows = read.trials_of(study)
+    measured = [row.run_id for row in rows if row.status == "FINISHED" and not row.deleted]
+    # The trials of one start each: a deleted study may have had the name that another one has now.
+    others = [
+        (other, [row for row in read.trials_of(other) if row.parent in ("", other.run_id)])
+        for other in repeats.candidates(study, every)
+    ]
+    around = comparison.Around(read.samples_of(measured), others)
+    if refuse:
+        findings = comparison.analyse(study, rows, np.random.default_rng(SEED), around)
+        return Session(study, tuple(rows), findings, around=around)
+    return session(study, rows, around)
 
 
 def several(
@@ -126,7 +147,7 @@ def several(
     links = {}
     for one in sessions:
         if one.findings is not None:
-            _write(one.findings, one.rows, output / one.study.name, every_metric=False)
+            _write(one, output / one.study.name, every_metric=False)
             links[one.study.name] = f"{one.study.name}/report.html"
     drawings = workloads_figures.draw(found)
     shown = workloads_report.page(found, drawings, links)
@@ -140,10 +161,10 @@ def several(
     return Analysis(output, "\n".join(shown.verdict), workloads_report.terminal(found))
 
 
-def _write(
-    findings: Findings, rows: Sequence[read.Row], folder: Path, every_metric: bool
-) -> Analysis:
+def _write(one: Session, folder: Path, every_metric: bool) -> Analysis:
     """The report of one study, in a folder and attached to the study's run."""
+    assert one.findings is not None
+    findings, rows = one.findings, [row for row in one.rows if not row.deleted]
     tables = {
         "comparisons.csv": report.comparison_records(findings),
         "trials.csv": list(findings.trials),
@@ -158,7 +179,7 @@ def _write(
         written = _swept(findings, swept, every_metric)
         tables["crossings.csv"] = sweep.records(findings, swept)
     else:
-        written = _compared(findings, every_metric)
+        written = _compared(findings, one.around.samples, every_metric)
     write_report(folder, findings.study.run_id, written.files, tables, written.drawings)
     return Analysis(folder, written.verdict, written.text)
 
@@ -172,9 +193,8 @@ class _Written(NamedTuple):
     text: str
 
 
-def _compared(findings: Findings, every_metric: bool) -> _Written:
+def _compared(findings: Findings, samples: Samples, every_metric: bool) -> _Written:
     """The report of a study that compares a few arms."""
-    samples = read.samples_of([trial["run_id"] for trial in findings.trials])
     drawings = figures.draw(findings, samples)
     files = {
         "report.md": report.markdown(findings),

@@ -15,7 +15,7 @@ def studies_of(workload: str, named: tuple[str, ...] = ()) -> list[tuple[Study, 
     workload.
     """
     by_study: dict[str, list[Row]] = {}
-    for row in read.trials(finished=False):
+    for row in read.trials(finished=False, deleted=True):
         if row.cell.get("workload") == workload:
             by_study.setdefault(row.study, []).append(row)
     found = [

@@ -123,9 +123,10 @@ def trials(
     return _with_ranks([row for row in rows if row.status == "FINISHED" or not finished])
 
 
-def trials_of(study: Study, finished: bool = False, deleted: bool = False) -> list[Row]:
-    """Trials of a study on its own machine, oldest first; the same name elsewhere is left out."""
-    return belonging(study, trials(study.name, finished=finished, deleted=deleted))
+def trials_of(study: Study, finished: bool = False) -> list[Row]:
+    """Trials of a study on its own machine, oldest first; the same name elsewhere is left out. The
+    finished ones, or every one that ever began: those too that were deleted since, which say so."""
+    return belonging(study, trials(study.name, finished=finished, deleted=not finished))
 
 
 def belonging(study: Study, rows: Iterable[Row]) -> list[Row]:

@@ -147,9 +147,9 @@ def samples(made: Row) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([made.pair or 0, len(made.arm)])
     seconds = made.metrics["inference/total_seconds"]
     return {
-        "begin_seconds": 0.2 * seconds / ITEMS * np.exp(rng.normal(0, 0.03, ITEMS)),
-        "decode_seconds": 0.8 * seconds / ITEMS * np.exp(rng.normal(0, 0.03, ITEMS)),
-        "token_seconds": seconds / 400 * np.exp(np.abs(rng.normal(0, 0.2, 640))),
+        "begin_seconds": rows.summing_to(0.2 * seconds, np.exp(rng.normal(0, 0.03, ITEMS))),
+        "decode_seconds": rows.summing_to(0.8 * seconds, np.exp(rng.normal(0, 0.03, ITEMS))),
+        "token_seconds": rows.with_quantiles(made, "inference/token_seconds"),
     }
 
 

@@ -131,13 +131,27 @@ def rows(pairs: int = 6, seed: int = 1, speed: dict[str, float] | None = None) -
 
 def samples(row: Row, seed: int = 3) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([seed, row.pair or 0, len(row.arm)])
-    total = row.metrics["train/total_seconds"]
     return {
-        "epoch_seconds": total / 3 * np.exp(rng.normal(0, 0.03, 3)),
-        "latency_seconds": row.metrics["inference/latency_seconds_p50"]
-        * np.exp(np.abs(rng.normal(0, 0.2, 300))),
+        "epoch_seconds": summing_to(
+            row.metrics["train/total_seconds"], np.exp(rng.normal(0, 0.03, 3))
+        ),
+        "latency_seconds": with_quantiles(row, "inference/latency_seconds"),
         "epoch_accuracy": np.array([0.91, 0.962, 0.965]),
     }
+
+
+def summing_to(total: float, shares: np.ndarray) -> np.ndarray:
+    return total * shares / shares.sum()
+
+
+def with_quantiles(row: Row, metric: str) -> np.ndarray:
+    """301 samples whose quantiles are the row's, which are given for some percents."""
+    known = {
+        p: row.metrics[f"{metric}_p{p}"] for p in (50, 90, 99) if f"{metric}_p{p}" in row.metrics
+    }
+    at = [0.0, *(p / 100 for p in known), 1.0]
+    values = [0.9 * min(known.values()), *known.values(), 1.1 * max(known.values())]
+    return np.interp(np.linspace(0, 1, 301), at, values)
 
 
 def changed(found: list[Row], arm: str, pair: int, **changes: Any) -> list[Row]:

@@ -36,7 +36,7 @@ def injected(truth: float = 1.05, pairs: int = 20, **cell: str):
             row,
             arm=SLOW,
             run_id=f"slow-{row.pair}",
-            start_seconds=row.start_seconds + 0.5,
+            start_seconds=row.start_seconds + (-1) ** (row.pair or 0) * 0.5,
             cell={**row.cell, "slowdown_percent": "5", **cell},
             metrics=slowed(row.metrics, truth * float(np.exp(rng.normal(0, 0.01)))),
         )

@@ -156,6 +156,8 @@ def test_analyze_writes_the_sweep(monkeypatch, tmp_path):
     plan, attached = sweep_study(pairs=6, values=(64, 128)), []
     monkeypatch.setattr(command.read, "machines_of", lambda name, machine: [plan])
     monkeypatch.setattr(command.read, "trials_of", lambda study: sweep_rows(plan))
+    monkeypatch.setattr(command.read, "every_study", list)
+    monkeypatch.setattr(command.read, "samples_of", lambda run_ids: {})
     monkeypatch.setattr(command.write, "attach", lambda *given: attached.append(given))
     done = command.analyze(None, tmp_path)
     assert "passes 1 at batch_size" in done.verdict
