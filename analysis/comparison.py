@@ -238,7 +238,7 @@ def _compare(
         or _incomparable(metric, pairs)
     )
     if refused:
-        return replace(base, refused=refused)
+        return replace(base, refused=refused, flags=origins.flags(pairs))
     if any(row.metrics[metric] <= 0 for _, a, b in measured for row in (a, b)):
         return replace(base, refused="a value of 0 or below has no ratio")
     points = tuple(

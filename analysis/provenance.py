@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import flags
 from analysis.flags import Flag
+from analysis.table import altered
 from measurement.schedule import blocks
 from tracking.digest import SAMPLES
 from tracking.names import METRICS
@@ -52,8 +53,7 @@ def _altered(table: Table, rows: Iterable[Row]) -> str | None:
     signed = [row.start_seconds for row in table.trials() if row.altered is not None]
     for row in rows:
         if row.altered:
-            listed = ", ".join(row.altered[:5]) + (" ..." if len(row.altered) > 5 else "")
-            return f"ALTERED: {listed} of {_named(row)} is not as the trial recorded it"
+            return altered(row)
         lost = signed and row.start_seconds >= min(signed)
         if row.altered is None and (lost or any(key in row.tags for key in _SAID_SINCE)):
             return f"ALTERED: {_named(row)} has lost the digest of what it recorded"

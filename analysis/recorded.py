@@ -69,7 +69,8 @@ def difference(row: Row, series: Series) -> str | None:
 
 def differences(rows: Sequence[Row], samples: Samples) -> dict[str, str]:
     """run id -> what `difference` says, of the trials whose samples are at hand."""
-    found = ((row.run_id, difference(row, samples.get(row.run_id, {}))) for row in rows)
+    kept = [row for row in rows if row.run_id in samples]
+    found = ((row.run_id, difference(row, samples[row.run_id])) for row in kept)
     return {run_id: said for run_id, said in found if said}
 
 
@@ -79,7 +80,7 @@ _SUMMED = {
     "inference/total_seconds": ("begin_seconds", "decode_seconds"),
     "stream/total_seconds": ("update_seconds",),
 }
-_LEAST = 3  # samples, of which the first is not like the others
+_LEAST = 2  # samples, of which the first is not like the others
 
 
 def cold_start(

@@ -96,8 +96,13 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
                 f"(runs {arms[row.arm][row.pair].run_id} and {row.run_id}); "
                 "the first counts: delete the later one"
             )
-        check_values(row)
-        check_units(row)
+        try:
+            check_values(row)
+            check_units(row)
+        except InputError:
+            if row.altered:  # an edit is an edit first
+                raise InputError(altered(row)) from None
+            raise
         arms[row.arm][row.pair] = row
     for arm, by_pair in arms.items():
         _check_one_condition(study.name, arm, list(by_pair.values()))
@@ -133,6 +138,16 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
     used = {row.run_id for by_pair in arms.values() for row in by_pair.values()}
     unused = tuple(row for row in every if row.run_id not in used)
     return Table(study, arms, tuple(left_out), short, unused)
+
+
+def altered(row: Row) -> str:
+    """What of a run is not as its trial recorded it, in a sentence."""
+    names = row.altered or ()
+    listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+    return (
+        f"ALTERED: {listed} of run {row.run_id} ({row.arm}, pair {row.pair}) is not as the trial "
+        "recorded it"
+    )
 
 
 def check_values(row: Row) -> None:

@@ -13,6 +13,8 @@ import frameworks
 import models
 
 if TYPE_CHECKING:
+    from analysis.comparison import Around
+    from analysis.recorded import Samples
     from tracking.read import Row, Study
 
 CLASSES = {
@@ -37,8 +39,8 @@ class Fault:
     frameworks: in which it is made; against the other framework's sound arm of the same workload.
     Where it is made (one of them): `worker`: changes the worker's process before it begins;
     `supervisor`: is open while the trial runs; `arm`: the arm's words, where {framework} stands for its
-    name and {sound} for the sound arm; `study`: changes what a
-    sound study recorded, (study, its rows) -> the same.
+    name and {sound} for the sound arm; `study`: changes what a sound study recorded, (study, its rows)
+    -> the same; `around`: the same with its samples, and what else the store holds.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Fault:
     arm: str = ""
     study: Callable[[Study, Sequence[Row]], tuple[Study, list[Row]]] | None = None
     metric: str = ""  # of an arm, in which it shows; the study's own by default
+    around: Callable[[Study, Sequence[Row], Samples], tuple[Study, list[Row], Around]] | None = None
 
     @property
     def of_an_arm(self) -> bool:

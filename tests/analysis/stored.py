@@ -45,7 +45,7 @@ def store(
 
 def _trial(client: MlflowClient, row: Row, samples: Callable[[Row], Series] | None) -> None:
     start = int(1000 * row.start_seconds)
-    run = client.create_run("0", start_time=start, tags=_tags(row), run_name=row.name)
+    run = client.create_run("0", start_time=start, tags=tags_of(row), run_name=row.name)
     metrics = [Metric(name, value, start, 0) for name, value in row.metrics.items()]
     client.log_batch(run.info.run_id, metrics=metrics, tags=[RunTag("order", str(row.order))])
     if samples is not None and row.metrics:
@@ -56,7 +56,7 @@ def _trial(client: MlflowClient, row: Row, samples: Callable[[Row], Series] | No
     client.set_terminated(run.info.run_id, row.status, end_time=start + 1000)
 
 
-def _tags(row: Row) -> dict[str, str]:
+def tags_of(row: Row) -> dict[str, str]:
     tags = {
         names.KIND: "trial",
         "study": row.study,
