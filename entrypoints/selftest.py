@@ -21,11 +21,13 @@ import numpy as np
 
 import models
 from analysis import comparison
+from analysis.comparison import Around
 from analysis.findings import Comparison
 from analysis.flags import TRIAL_REMEDIES
 from entrypoints import study
 from entrypoints.deliver import Courier
 from entrypoints.faults import CLASSES, FAULTS, Fault
+from entrypoints.faults.of_studies import OF_STUDIES
 from entrypoints.options import Command
 from entrypoints.processes import ROOT
 from entrypoints.study import Sources
@@ -34,6 +36,7 @@ from measurement.schedule import AGAIN, blocks
 from tracking import read, write
 
 SOUND = "none (sound)"
+ALL = FAULTS | OF_STUDIES
 OTHER = {"mlx": "pytorch", "pytorch": "mlx"}
 _SEED = 0
 
@@ -60,15 +63,15 @@ class Outcome:
 def chosen(only: str) -> list[Fault]:
     """Faults by name or class letter, `all` for every one. Raises InputError."""
     if only == "all":
-        return list(FAULTS.values())
+        return list(ALL.values())
     words = [word.strip() for word in only.split(",")]
     for word in words:
-        if word not in FAULTS and word not in CLASSES:
+        if word not in ALL and word not in CLASSES:
             raise InputError(
                 f"only='{word}': expected classes ({', '.join(CLASSES)}) or faults "
-                f"({', '.join(FAULTS)})"
+                f"({', '.join(ALL)})"
             )
-    return [fault for fault in FAULTS.values() if {fault.name, fault.kind} & set(words)]
+    return [fault for fault in ALL.values() if {fault.name, fault.kind} & set(words)]
 
 
 class Pipeline:
@@ -83,7 +86,7 @@ class Pipeline:
         trials = [f for f in self.faults if f.of_an_arm or f.arm]
         for workload in dict.fromkeys(fault.workload for fault in trials):
             yield from self._arms(workload, [f for f in trials if f.workload == workload])
-        if recorded := [f for f in self.faults if f.study]:
+        if recorded := [f for f in self.faults if f.study or f.around]:
             yield from self._recorded(recorded)
 
     def _arm(self, fault: Fault, framework: str) -> str:
@@ -112,18 +115,24 @@ class Pipeline:
         self._run("selftest-sound", "mnist", [mlx, pytorch, again], [(mlx, pytorch)], 6)
         design = read.study("selftest-sound")
         rows = read.trials_of(design)
-        yield _outcome(None, f"{mlx}, 6 pairs", self._compared(design, rows), [])
+        samples = read.samples_of([row.run_id for row in rows if row.status == "FINISHED"])
+        yield _outcome(None, f"{mlx}, 6 pairs", self._compared(design, rows, Around(samples)), [])
         for fault in faults:
-            assert fault.study is not None
             try:
-                compared = self._compared(*fault.study(design, rows))
+                if fault.around:
+                    compared = self._compared(*fault.around(design, rows, samples))
+                else:
+                    assert fault.study is not None
+                    compared = self._compared(*fault.study(design, rows))
             except InputError as error:  # refused before there is a table
                 yield _named(fault, mlx, str(error), "reading")
             else:
                 yield _outcome(fault, mlx, compared, [])
 
-    def _compared(self, design: read.Study, rows: Sequence[read.Row]) -> Comparison:
-        found = comparison.analyse(design, rows, np.random.default_rng(_SEED))
+    def _compared(
+        self, design: read.Study, rows: Sequence[read.Row], around: Around | None = None
+    ) -> Comparison:
+        found = comparison.analyse(design, rows, np.random.default_rng(_SEED), around)
         return next(c for c in found.comparisons if c.metric == design.metric)
 
     def _run(

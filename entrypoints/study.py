@@ -43,7 +43,7 @@ from entrypoints.trial import checked_target, execute
 from measurement import blas, disk, machine, quiet
 from measurement.errors import InputError
 from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm
-from tracking import names, outbox, private, read, store, write
+from tracking import digest, names, outbox, private, read, store, write
 from tracking.outbox import Kept
 from tracking.store import StoreAway
 
@@ -272,6 +272,8 @@ def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Opened:
     }
     local = {trial.id for trial in trials}
     for row in read.trials_of(read.study(name, plan["machine"])):
+        if row.deleted:
+            continue
         if row.status == "FINISHED" and row.pair is not None:
             done.add((row.pair, row.arm))
         elif row.status == "RUNNING" and row.tags.get(names.RECORD) not in local:
@@ -382,6 +384,7 @@ def _run_slot(
         "arm": slot.arm,
         "pair": str(slot.pair),
         "order": str(slot.order),
+        "design_sha256": digest.of_design(plan),
         "machine": plan["machine"],
     }
     title = f"{slot.arm} block {slot.pair}"

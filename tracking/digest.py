@@ -93,9 +93,17 @@ def of_samples(series: Mapping[str, Iterable[float]]) -> str:
     return whole.hexdigest()
 
 
+# Of a design, what decides which verdict there is; a later version may add more.
+_DECISIVE = (
+    "pairs", "margin", "metric", "family", "arms", "comparisons", "order", "seed", "epochs", "target",
+)  # fmt: skip
+
+
 def of_design(design: Mapping[str, object]) -> str:
-    """Of everything that was fixed before the first trial, in whatever order it is written."""
-    text = json.dumps(design, sort_keys=True, separators=(",", ":"))
+    """Of what was fixed before the first trial and decides the verdict."""
+    fixed = {key: design.get(key) for key in _DECISIVE}
+    fixed["stopping"] = design.get("stopping", "fixed")
+    text = json.dumps(fixed, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
