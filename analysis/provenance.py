@@ -237,7 +237,7 @@ def _dropped(table: Table, arms: Sequence[str]) -> tuple[Flag, ...]:
         if (kept := table.arms[row.arm].get(row.pair)) is None
         or kept.start_seconds > row.start_seconds
     ]
-    known = {row.run_id for row in (*table.trials(), *table.unused)} | {FIRST}
+    known = {row.tags.get("trial", "") for row in (*table.trials(), *table.unused)} | {FIRST}
     before = {row.tags["previous"] for row in table.trials() if row.tags.get("previous")}
     sentences = []
     if gone:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ import click
 import frameworks
 import models
 from analysis import stopping
+from analysis.provenance import FIRST
 from entrypoints import agreement, environment, prices
 from entrypoints.analyze import analyze
 from entrypoints.deliver import LATER, UNDELIVERED, Courier
@@ -327,7 +329,7 @@ def run_slots(
     missing = [slot for slot in slots if (slot.pair, slot.arm) not in done]
     if len(missing) < len(slots):
         click.echo(f"{len(slots) - len(missing)} of {len(slots)} trials are done already", err=True)
-    failures = []
+    failures, before = [], _last(name, plan["machine"])
     start = time.monotonic()
     with click.progressbar(
         length=len(missing), label=f"study {name}", file=sys.stderr, show_pos=True, width=30,
@@ -342,8 +344,8 @@ def run_slots(
                 and slot.pair >= stopping.FIRST_LOOK
                 and not courier.waiting  # which the look would miss
             ):
-                own = read.study(name, plan["machine"])
-                look = stopping.look(own, read.trials_of(own, finished=True))
+                part = read.study(name, plan["machine"])
+                look = stopping.look(part, read.trials_of(part, finished=True))
                 click.echo(look.sentence, err=True)
                 if look.resolved:
                     break
@@ -354,7 +356,9 @@ def run_slots(
                 lambda said: click.echo(said, err=True),
                 on_gpu="gpu" in plan["condition"]["device"],
             )
-            line = _run_slot(slot, plan, name, parent, specs[slot.arm], courier)
+            own = {"trial": secrets.token_hex(8), "previous": before}
+            line = _run_slot(slot, plan, name, parent, specs[slot.arm], courier, own)
+            before = own["trial"]
             if line:
                 failures.append(line)
             bar.update(1, slot.arm)
@@ -368,6 +372,14 @@ def run_slots(
     return failures
 
 
+def _last(name: str, machine: str) -> str:
+    """The trial of a study that began last here, by what it is called in the tags of the next one: the
+    analysis sees where one is missing."""
+    begun = [kept for kept in outbox.of_study(name, machine) if "trial" in kept.record.tags]
+    last = max(begun, key=lambda kept: kept.started_seconds, default=None)
+    return last.record.tags["trial"] if last else FIRST
+
+
 def _run_slot(
     slot: Slot,
     plan: dict[str, Any],
@@ -375,6 +387,7 @@ def _run_slot(
     parent: tuple[str, str],
     spec: TrialSpec,
     courier: Courier,
+    own: Mapping[str, str],
 ) -> str | None:
     # A new seed for every block, the same for every arm of it: the seed's share of the variation
     # is in the comparison, but never in one arm alone.
@@ -386,6 +399,7 @@ def _run_slot(
         "order": str(slot.order),
         "design_sha256": digest.of_design(plan),
         "machine": plan["machine"],
+        **own,
     }
     title = f"{slot.arm} block {slot.pair}"
     try:

@@ -48,7 +48,7 @@ def rows(plan: Study) -> tuple[list[Row], dict[str, dict[str, np.ndarray]]]:
             "code_sha256": "c0de",
             "data_sha256": "da7a",
             "version_numpy": "2.4.0",
-            "record": one.run_id,
+            "trial": one.run_id,
             "previous": before,
             "design_sha256": digest.of_design(plan.design),
             "started": f"{start:.3f}",
