@@ -238,7 +238,7 @@ def _compare(
         or _incomparable(metric, pairs)
     )
     if refused:
-        return replace(base, refused=refused, flags=origins.flags(pairs))
+        return replace(base, refused=refused, flags=(*_design(table, pairs), *origins.flags(pairs)))
     if any(row.metrics[metric] <= 0 for _, a, b in measured for row in (a, b)):
         return replace(base, refused="a value of 0 or below has no ratio")
     points = tuple(
@@ -269,7 +269,7 @@ def _compare(
                 for arm in (pairing.numerator, pairing.denominator)
                 for flag in _short_flags(table, arm)
             ),
-            *fairness.design_flags(measured, bool(table.study.design.get("order"))),
+            *_design(table, measured),
             *origins.flags(measured),
             *recorded.cold_start(metric, measured, around.samples, table.study.margin),
             *_order_flags(points, measured),
@@ -277,6 +277,10 @@ def _compare(
             *fairness.condition_flags(pairing.role, measured),
         ),
     )
+
+
+def _design(table: Table, pairs: fairness.Pairs) -> tuple[Flag, ...]:
+    return fairness.design_flags(pairs, bool(table.study.design.get("order")))
 
 
 def _no_pair(table: Table, pairing: Pairing) -> str:
