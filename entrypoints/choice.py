@@ -23,6 +23,7 @@ from measurement import blas, machine
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from tracking import names, read
+from tracking.store import StoreAway
 
 AUTO = "auto"
 BLAS_CHOICES = (AUTO, *blas.CHOICES)
@@ -100,7 +101,7 @@ def usual(devices: Devices, asked: str) -> tuple[str, str, str]:
 def choose(workload: str, framework: str, values: Mapping[str, Any]) -> Decision:
     """The choice for one trial. framework: `auto`, or the only one that may be chosen; values: the
     options of a trial, of which device, blas and compile may be `auto`. Raises InputError: nothing
-    to choose from, an option that cannot be, a server that does not answer."""
+    to choose from, an option that cannot be. Where the store is away no run speaks."""
     values = {"checkpoint": "random", **values}
     device = models.device(workload, values["device"])
     if device not in models.setting(workload, "DEVICES"):
@@ -136,9 +137,13 @@ def choose(workload: str, framework: str, values: Mapping[str, Any]) -> Decision
         )
 
     here = {"workload": workload, "machine": machine.fingerprint()}
-    every = read.trials(where=here)
-    rows = [row for row in every if matches(row.cell)]
-    sessions = _sessions(rows, here["machine"])
+    try:
+        every = read.trials(where=here)
+        rows = [row for row in every if matches(row.cell)]
+        sessions = _sessions(rows, here["machine"])
+    except StoreAway as error:
+        every, rows, sessions = [], [], []
+        notes = [f"measured runs are not asked: {error}", *notes]
     measured = choice.decide(rows, sessions, matches, mode, (name, place))
     if others := len(every) - len(rows):
         notes = [

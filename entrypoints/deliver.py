@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -45,78 +47,125 @@ class Courier:
         """Why the store could not be used last time; "" when it could."""
         self.waiting: list[Path] = []
         """Records that are kept for later, parents first."""
-        self.held: set[Path] = set()
-        """Records whose locks this process holds for as long as it works on them."""
         self._most = most
+        self._held: set[Path] = set()
+
+    @contextmanager
+    def holding(self, folder: Path, locked: bool = False) -> Iterator[None]:
+        """This process alone works on a record for as long as the block runs. locked: by a lock that
+        it has already. Raises Busy."""
+        with nullcontext(True) if locked else outbox.locked(folder, _WAIT_SECONDS) as got:
+            if not got:
+                raise Busy(f"{folder.name} is in use by another process")
+            self._held.add(folder)
+            try:
+                yield
+            finally:
+                self._held.remove(folder)
 
     def announce(self, kept: Kept) -> str:
-        """`send` of the record of something that is about to begin. Raises InputError where the store
-        refuses it."""
-        return self._send(kept, "", refusal=True)
+        """`send` of something that is about to begin, or to go on; the store is asked, whatever it was
+        sent before. Raises InputError where the store refuses it."""
+        try:
+            return send(kept, most=self._most, again=True)
+        except StoreAway as error:
+            self._later(kept.folder, error)
+            return ""
 
     def send(self, kept: Kept, parent_run: str = "") -> str:
         """The run of a record that this process holds the lock of; "" where it must wait, which is
         said."""
-        return self._send(kept, parent_run, refusal=False)
+        if self.away:
+            self._wait(kept.folder)
+            return ""
+        try:
+            return send(kept, parent_run, self._most)
+        except InputError as error:
+            self._later(kept.folder, error)
+            return ""
 
-    def _send(self, kept: Kept, parent_run: str, refusal: bool) -> str:
-        if not self.away:
-            try:
-                return send(kept, parent_run, self._most)
-            except InputError as error:
-                if isinstance(error, StoreAway):
-                    self.away = str(error)
-                elif refusal:
-                    raise
-                _say(f"Not delivered: {error}. The record is kept in {kept.folder}; {LATER}")
-        if kept.folder not in self.waiting:
-            self.waiting.append(kept.folder)
-        return ""
+    def lost(self, error: StoreAway) -> None:
+        """Somebody else found the store away."""
+        self.away = str(error)
+        _say(f"{error}. The measuring goes on; {LATER}")
 
     def retry(self) -> None:
         """Everything that waits once more, in order, up to the first that finds the store away."""
         waiting, self.waiting, self.away = self.waiting, [], ""
+        said = set()
         for folder in waiting:
             try:
                 if self.away:
-                    self.waiting.append(folder)
-                elif folder in self.held:
+                    self._wait(folder)
+                elif folder in self._held:
                     send(outbox.read(folder), most=self._most)
                 else:
                     send_folder(folder, self._most)
             except InputError as error:
-                self.waiting.append(folder)
+                self._wait(folder)
                 if isinstance(error, StoreAway):
                     self.away = str(error)
-                _say(f"Not delivered: {error}")
-        if waiting:
-            _say(
-                f"{len(waiting) - len(self.waiting)} of {len(waiting)} records that waited are delivered"
-            )
+                said.add(str(error))
+        for line in sorted(said):
+            _say(f"Not delivered: {line}")
+        if sent := len(waiting) - len(self.waiting):
+            _say(f"{sent} of {len(waiting)} records that waited are delivered")
+
+    def _later(self, folder: Path, error: InputError) -> None:
+        if isinstance(error, StoreAway):
+            self.away = str(error)
+        self._wait(folder)
+        _say(f"Not delivered: {error}. The record is kept in {folder}; {LATER}")
+
+    def _wait(self, folder: Path) -> None:
+        if folder not in self.waiting:
+            self.waiting.append(folder)
 
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def send(kept: Kept, parent_run: str = "", most: float = float("inf")) -> str:
+class Busy(InputError):
+    """Another process works on the record."""
+
+
+class Refused(InputError):
+    """The store answers, and does not take this record."""
+
+
+def send(kept: Kept, parent_run: str = "", most: float = float("inf"), again: bool = False) -> str:
     """One record to its run, from wherever an earlier attempt was cut off; returns the run's id.
 
-    Call with the record's lock. Raises StoreAway where the store may take it later, another
-    InputError where it will not take this record as it is.
+    again: ask the store even where it is known to have it all. Call with the record's lock. Raises
+    StoreAway where the store may take it later, another InputError where it will not take this record
+    as it is; never anything else, because what follows must not hang on it.
     """
-    if run_id := outbox.delivered(kept.folder, kept.record.status):
+    try:
+        return _send(kept, parent_run, time.monotonic() + most, again)
+    except InputError:
+        raise
+    except Exception as error:
+        # MLflow's own errors are the store's answers; another one is a mistake of ours, to be seen.
+        if not type(error).__module__.startswith("mlflow"):
+            click.echo(traceback.format_exc(), err=True)
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Refused(f"{address()} does not take {kept.folder.name}: {first[:300]}") from error
+
+
+def _send(kept: Kept, parent_run: str, until: float, again: bool) -> str:
+    if not again and (run_id := outbox.delivered(kept.folder, kept.record.status)):
         return run_id
-    until = time.monotonic() + most
 
     def in_time() -> None:
         if time.monotonic() > until:
-            raise StoreAway(f"the tracking store {address()} answers too slowly")
+            raise StoreAway(f"the tracking store {address()} answers too slowly to wait for it now")
 
     if kept.record.kind == "study":
         kept = _agreed(kept)
     if kept.parent and not parent_run:
-        parent_run = _parent(kept, most)
+        parent_run = _parent(kept, until - time.monotonic())
+    in_time()
     run_id, done = delivery.open_run(kept, parent_run)
     if kept.record.kind == "study":
         _still_agreed(kept, run_id)
@@ -131,7 +180,7 @@ def send(kept: Kept, parent_run: str = "", most: float = float("inf")) -> str:
     try:
         outbox.receipt(kept, run_id)
     except OSError as error:  # the next delivery finds the run, and adds nothing to it
-        click.echo(f"Run {run_id} is whole; {kept.folder} cannot say so ({error})", err=True)
+        _say(f"Run {run_id} is whole; {kept.folder} cannot say so ({error})")
     return run_id
 
 
@@ -144,7 +193,7 @@ def _send_model(kept: Kept, run_id: str) -> None:
         raise
     except InputError as error:
         write.set_tags(run_id, {"unsaved": str(error)[:500]})
-        click.echo(f"The model of run {run_id} is missing: {error}", err=True)
+        _say(f"The model of run {run_id} is missing: {error}")
 
 
 def _parent(kept: Kept, most: float) -> str:
@@ -180,10 +229,6 @@ def send_folder(folder: Path, most: float = float("inf")) -> str:
             whole = delivery.status(kept.id)
             kept = outbox.with_status(kept, whole) if whole else outbox.cut_off(kept)
         return send(kept, most=most)
-
-
-class Busy(InputError):
-    """Another process works on the record."""
 
 
 def _agreed(kept: Kept) -> Kept:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -20,6 +20,7 @@ from tracking import outbox
 from tracking.outbox import Kept
 from tracking.write import Record
 
+T = TypeVar("T")
 SPARE_BYTES = 16 * 2**20
 """Of a record without weights: samples, events, what the worker said; many times over."""
 
@@ -41,36 +42,37 @@ def begin(
         ) from None
 
 
-@contextmanager
-def measuring(opened: Kept, courier: Courier, parent_run: str = "") -> Iterator[None]:
-    """Holds the record while the block measures. A block that does not end well leaves a record too,
-    FAILED or KILLED, with the events that there were, and it is sent."""
-    with outbox.locked(opened.folder):
-        try:
-            yield
-        except BaseException as error:
-            courier.send(_failed(opened, error), parent_run)
-            raise
-
-
-def finish(
-    opened: Kept, build: Callable[[Path | None], Record], courier: Courier, parent_run: str = ""
-) -> tuple[Kept, str]:
-    """(the whole record, its run), on disk first and then sent; the run is "" where it must wait.
+def measured(
+    opened: Kept,
+    measure: Callable[[], T],
+    build: Callable[[T, Path | None], Record],
+    courier: Courier,
+    parent_run: str = "",
+) -> tuple[T, Kept, str]:
+    """Measures, keeps, then sends: (what `measure` gave, the whole record, its run, "" where it must
+    wait).
 
     build: makes the record and writes its files into the folder that it is given, None: into none.
     Where the record's folder has no room any more it is kept in another one; with no room anywhere
-    the store takes it from memory, and if that is away too, standard error. Call inside `measuring`.
+    the store takes it from memory, and if that is away too, standard error. What `measure` raises
+    leaves a record too, FAILED or KILLED, with the events that there were, and is raised.
     """
-    disk.give_back(opened.folder)
-    kept, on_disk = _kept(opened, build)
-    run_id = courier.send(kept, parent_run)
+    with outbox.locked(opened.folder):
+        try:
+            found = measure()
+            disk.give_back(opened.folder)
+            kept, on_disk = _kept(opened, lambda folder: build(found, folder))
+        except BaseException as error:
+            courier.send(_failed(opened, error), parent_run)
+            raise
+        # From here on it is measured, whatever becomes of the sending.
+        run_id = courier.send(kept, parent_run)
     if not (on_disk or run_id):
         click.echo(outbox.as_text(kept), err=True)
         click.echo(
             "Neither a disk nor the store took what was measured: keep the line above", err=True
         )
-    return kept, run_id
+    return found, kept, run_id
 
 
 def _kept(opened: Kept, build: Callable[[Path | None], Record]) -> tuple[Kept, bool]:

@@ -371,27 +371,29 @@ def main(**options: Any) -> None:
     whole = write.Record(name, "", {}, tags, [], {}, kind="max_batch")
     run = outbox.given_run()
     parent = keeping.begin(new_folder(f"max_batch-{workload}"), whole, run_id=run)
-    courier.held.add(parent.folder)
-    done, failed = [], []
-    with keeping.measuring(parent, courier):
-        run_id = courier.send(parent)
+    failed: list[str] = []
+
+    def every() -> Path | None:
+        above = parent.id, courier.send(parent)
+        done = []
         for spec in specs:
             try:
-                done.append(_one(spec, given, options, name, tags, (parent.id, run_id), courier))
+                done.append(_one(spec, given, options, name, tags, above, courier))
             except TrialFailed as error:
                 failed.append(f"{spec.condition.framework}: {error}")
-        folder = _report(done, options) if done else None
-        if courier.waiting:
-            courier.retry()
-        ended = replace(whole, status="FAILED" if failed else "FINISHED")
-        kept, run_id = keeping.finish(parent, lambda place: _with(ended, folder, place), courier)
+        courier.retry()
+        return _report(done, options) if done else None
+
+    def ended(report: Path | None, folder: Path | None) -> write.Record:
+        return _with(replace(whole, status="FAILED" if failed else "FINISHED"), report, folder)
+
+    with courier.holding(parent.folder, locked=True):
+        folder, _, run_id = keeping.measured(parent, every, ended, courier)
     for line in failed:
         click.echo(f"Error: {line}", err=True)
     if folder:
-        click.echo(
-            f"Report: {folder / 'report.html'}"
-            + f", also an artifact of run {run_id}" * bool(run_id)
-        )
+        also = f", also an artifact of run {run_id}" if run_id else ""
+        click.echo(f"Report: {folder / 'report.html'}{also}")
     if failed:
         sys.exit(1)
     sys.exit(UNDELIVERED if courier.waiting else 0)
@@ -406,23 +408,21 @@ def _one(
     parent: tuple[str, str],
     courier: Courier,
 ) -> Searched:
-    """One framework's search, to its run. parent: the record above it, and its run."""
+    """One framework's search, to its run. parent: the id of the record above it, and its run."""
     framework = spec.condition.framework
     title, own = f"{framework} {name}", {**tags, "framework": framework}
     folder = new_folder(f"max_batch-{spec.workload}-{framework}")
     said = write.Record(title, "", {}, own, [], {}, kind="max_batch part")
     opened = keeping.begin(folder, said, parent=parent[0])
     (folder / "probes").mkdir()
-    with keeping.measuring(opened, courier, parent[1]):
-        tell = partial(click.echo, err=True)
-        searched = look(spec, given, options, tell, folder / "probes")
-        when = time.time()
-        keeping.finish(
-            opened,
-            lambda place: record(title, own, spec, searched, when, place),
-            courier,
-            parent[1],
-        )
+    tell = partial(click.echo, err=True)
+    searched, _, _ = keeping.measured(
+        opened,
+        lambda: look(spec, given, options, tell, folder / "probes"),
+        lambda found, place: record(title, own, spec, found, time.time(), place),
+        courier,
+        parent[1],
+    )
     click.echo(sentence(searched))  # now: a report that cannot be written loses nothing
     for conflict in searched.found.conflicts:
         click.echo(f"  ! {conflict}")

@@ -152,11 +152,11 @@ class Pipeline:
         plan = study.fixed(options, base, list(arms), against)
         specs = study.specifications(plan, Sources("auto", "synthetic"))
         courier = Courier()
-        opened = study.open_study(name, plan, courier)
         slots = blocks(tuple(arms), blocks_count, plan["seed"])
         click.echo(f"{workload}: {len(slots)} trials ...", err=True)
-        parent = opened.kept.id, opened.run_id
-        return study.run_slots(plan, name, parent, specs, set(), courier)
+        with study.open_study(name, plan, courier) as opened:
+            parent = opened.kept.id, opened.run_id
+            return study.run_slots(plan, name, parent, specs, set(), courier)
 
     def _analysed(self, name: str) -> tuple[str, tuple[Comparison, ...]]:
         """(the study's own metric, comparisons of all)."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -237,42 +238,54 @@ class Opened:
     done: set[tuple[int, str]]
 
 
-def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Opened:
-    """This machine's part of a study. One of that name goes on, if its design is the same, by what
-    the store and the local records have of it; what was left open here when it was cut off is closed
-    as KILLED. What other machines run under the name is never touched, but must be the same study.
+@contextmanager
+def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Iterator[Opened]:
+    """This machine's part of a study, held while the block runs. One of that name goes on, if its
+    design is the same, by what the store and the local records have of it; what was left open here
+    when it was cut off is closed as KILLED. What other machines run under the name is never touched,
+    but must be the same study.
 
     With the store away the local records alone speak, and the store is asked on delivery. Call with
     the lock of the study's name.
     """
     mine = outbox.of_study(name, plan["machine"])
-    trials = [kept for kept in mine if kept.record.kind == "trial"]
-    given = outbox.given_run()
     known = next((kept for kept in mine if kept.record.kind == "study"), None)
-    kept = _begin(name, plan, given) if known is None else _go_on(known, plan)
-    courier.held.add(kept.folder)
-    try:
-        run_id = courier.announce(kept)
-    except InputError as error:
-        if known is None:  # nothing hangs on it
-            refused = replace(kept.record, kind="study refused", status="FAILED")
-            outbox.close(kept, replace(refused, tags={**refused.tags, "crash": str(error)[:500]}))
-        raise
-    if run_id and given not in ("", run_id):
+    given = outbox.given_run()
+    folder = new_folder(f"study-{name}") if known is None else known.folder
+    with courier.holding(folder):
+        kept = _begin(folder, name, plan, given) if known is None else _go_on(known, plan)
+        try:
+            run_id = courier.announce(kept)
+        except InputError:
+            if known is None:  # nothing hangs on it
+                shutil.rmtree(folder)
+            raise
+        trials = [one for one in mine if one.record.kind == "trial"]
+        courier.waiting += [
+            one.folder for one in trials if not outbox.delivered(one.folder, one.record.status)
+        ]
+        here = [one for one in trials if one.record.status == "FINISHED"]
+        done = {_slot(one) for one in here}
+        if run_id:
+            try:
+                courier.retry()
+                done = _stored(name, plan, run_id, given, {one.id for one in trials})
+                done |= {_slot(one) for one in here if one.folder in courier.waiting}
+            except StoreAway as error:
+                courier.lost(error)
+        yield Opened(kept, run_id, done)
+
+
+def _stored(
+    name: str, plan: dict[str, Any], run_id: str, given: str, local: set[str]
+) -> set[tuple[int, str]]:
+    """The slots that the store has. Its open runs that no local record will close are closed. given:
+    the run that `mlflow run` opened. Raises StoreAway."""
+    if given not in ("", run_id):
         write.name_run(
             given, "study part", f"study {name}, resumed", {"study": name, "resumes": run_id}
         )
-    courier.waiting += [t.folder for t in trials if not outbox.delivered(t.folder, t.record.status)]
-    if not run_id:
-        return Opened(kept, "", {_slot(t) for t in trials if t.record.status == "FINISHED"})
-    if courier.waiting:
-        courier.retry()
-    done = {
-        _slot(trial)
-        for trial in trials
-        if trial.record.status == "FINISHED" and trial.folder in courier.waiting
-    }
-    local = {trial.id for trial in trials}
+    done = set()
     for row in read.trials_of(read.study(name, plan["machine"])):
         if row.deleted:
             continue
@@ -280,14 +293,14 @@ def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Opened:
             done.add((row.pair, row.arm))
         elif row.status == "RUNNING" and row.tags.get(names.RECORD) not in local:
             write.finish(row.run_id, "KILLED")
-    return Opened(kept, run_id, done)
+    return done
 
 
 def _slot(trial: Kept) -> tuple[int, str]:
     return int(trial.record.tags["pair"]), trial.record.tags["arm"]
 
 
-def _begin(name: str, plan: dict[str, Any], run_id: str) -> Kept:
+def _begin(folder: Path, name: str, plan: dict[str, Any], run_id: str) -> Kept:
     """The new record of this machine's part. Raises InputError."""
     tags = {"study": name, "design": json.dumps(plan), "machine": plan["machine"]}
     shown = {
@@ -296,7 +309,7 @@ def _begin(name: str, plan: dict[str, Any], run_id: str) -> Kept:
     params = {**{k: str(v) for k, v in shown.items()}, "arms": ", ".join(plan["arms"])}
     record = write.Record(f"study {name}", "", params, tags, [], {}, kind="study")
     try:
-        return outbox.begin(new_folder(f"study-{name}"), record, run_id=run_id)
+        return outbox.begin(folder, record, run_id=run_id)
     except OSError as error:
         raise InputError(
             f"cannot write the study's record ({error}); expected room for it and its trials"
@@ -341,14 +354,9 @@ def run_slots(
             if (
                 plan["stopping"] == "anytime"
                 and slot.order == 0
-                and slot.pair >= stopping.FIRST_LOOK
-                and not courier.waiting  # which the look would miss
+                and _resolved(slot, name, plan, courier)
             ):
-                part = read.study(name, plan["machine"])
-                look = stopping.look(part, read.trials_of(part, finished=True))
-                click.echo(look.sentence, err=True)
-                if look.resolved:
-                    break
+                break
             bar.update(0, slot.arm)
             bar.render_progress()
             quiet.wait(
@@ -378,6 +386,21 @@ def _last(name: str, machine: str) -> str:
     begun = [kept for kept in outbox.of_study(name, machine) if "trial" in kept.record.tags]
     last = max(begun, key=lambda kept: kept.started_seconds, default=None)
     return last.record.tags["trial"] if last else FIRST
+
+
+def _resolved(slot: Slot, name: str, plan: dict[str, Any], courier: Courier) -> bool:
+    """Whether a look before this block decides the study. Without the store nobody looks: the interval
+    is valid at any time, so a look that is left out costs trials and no truth."""
+    if slot.pair < stopping.FIRST_LOOK or courier.waiting:
+        return False
+    try:
+        own = read.study(name, plan["machine"])
+        look = stopping.look(own, read.trials_of(own, finished=True))
+    except StoreAway as error:
+        courier.lost(error)
+        return False
+    click.echo(look.sentence, err=True)
+    return look.resolved
 
 
 def _run_slot(
@@ -471,8 +494,7 @@ def conduct(name: str, plan: dict[str, Any], sources: Sources) -> int:
     prepare_data(plan["workload"], sources.dataset, sources.data_dir, sizes)
     with alone(name):
         courier = Courier()
-        opened = open_study(name, plan, courier)
-        with outbox.locked(opened.kept.folder):
+        with open_study(name, plan, courier) as opened:
             failures = _measured(name, plan, specs, opened, courier)
         run_id = outbox.delivered(opened.kept.folder, "FAILED" if failures else "FINISHED")
         for line in failures:

@@ -74,16 +74,20 @@ def execute(
         run_id="" if parent[0] else outbox.given_run(),
         more_bytes=weight_bytes(spec),
     )
-    with keeping.measuring(opened, courier, parent[1]):
-        with Sampler() as sampler:
-            measured = measure(spec, listen, folder)
-        kept, run_id = keeping.finish(
-            opened,
-            lambda place: record.build(measured, spec, said, sampler, place),
-            courier,
-            parent[1],
-        )
-    return Done(measured, kept.folder, run_id)
+    sampler = Sampler()
+
+    def sampled() -> Measured:
+        with sampler:
+            return measure(spec, listen, folder)
+
+    found, kept, run_id = keeping.measured(
+        opened,
+        sampled,
+        lambda found, place: record.build(found, spec, said, sampler, place),
+        courier,
+        parent[1],
+    )
+    return Done(found, kept.folder, run_id)
 
 
 def weight_bytes(spec: TrialSpec) -> int:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import mlflow
+import sqlalchemy
 from mlflow.exceptions import MlflowException
+from mlflow.store.db import utils
 from mlflow.tracking import MlflowClient
 from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from measurement.errors import InputError
 from tracking import OURS, private, sqlite
+
+# A database that is away: MLflow asks ten times, for 100 s. What is measured waits on disk meanwhile.
+utils.MAX_RETRY_COUNT = 4
+_CONNECT_SECONDS = 5.0
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 class StoreAway(InputError):
@@ -50,7 +58,9 @@ _PLAIN = {
 def reachable() -> Iterator[None]:
     """Turns a store that cannot be reached or written into a StoreAway; other errors pass."""
     try:
-        sqlite.make(mlflow.get_tracking_uri())
+        uri = mlflow.get_tracking_uri()
+        _knock(uri)
+        sqlite.make(uri)
         yield
     except (RequestException, SQLAlchemyError, OSError) as error:
         raise _unreachable(error) from None
@@ -75,6 +85,17 @@ def _unreachable(error: Exception) -> StoreAway:
         f"the tracking store {address()} cannot be used ({reason}); expected a running server or a "
         "writable folder: start it, or set MLFLOW_TRACKING_URI"
     )
+
+
+def _knock(uri: str) -> None:
+    """Raises OSError where the server of a database does not take a connection; a driver waits for
+    minutes for one that drops what it is sent. MLflow has a time limit for its own servers."""
+    kind = uri.partition(":")[0].partition("+")[0]
+    if kind in _PORTS:
+        found = sqlalchemy.make_url(uri)
+        if found.host and not found.host.startswith("/"):  # a folder: the socket of this machine
+            place = found.host, found.port or _PORTS[kind]
+            socket.create_connection(place, _CONNECT_SECONDS).close()
 
 
 def address() -> str:

@@ -127,7 +127,8 @@ def test_two_that_start_at_once_do_not_both_go_on(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither is there when the other looks; each looks again when its own run is written."""
-    there, other = study.open_study("fleet", plan_of(B), Courier()).run_id, plan_of(A, pairs=8)
+    with study.open_study("fleet", plan_of(B), Courier()) as opened:
+        there, other = opened.run_id, plan_of(A, pairs=8)
     real, looks = read.studies, []
 
     def look() -> list[Study]:
@@ -135,8 +136,11 @@ def test_two_that_start_at_once_do_not_both_go_on(
         return looks[-1] if len(looks) > 1 else []
 
     monkeypatch.setattr(read, "studies", look)
-    with pytest.raises(InputError, match="another pairs"):
-        study.open_study("fleet", other, Courier())
+    with (
+        pytest.raises(InputError, match="another pairs"),
+        study.open_study("fleet", other, Courier()),
+    ):
+        pytest.fail("it went on")
     assert [(s.machine, s.run_id) for s in real()] == [(B, there)]
     (taken_back,) = [r for r in MlflowClient().search_runs(["0"]) if r.info.run_id != there]
     assert (taken_back.info.status, taken_back.data.tags["kind"]) == ("FAILED", "study refused")
