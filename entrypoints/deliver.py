@@ -226,9 +226,17 @@ def send_folder(folder: Path, most: float = float("inf")) -> str:
             raise Busy(f"{folder.name} is in use by another process")
         kept = outbox.read(folder)  # now: the other one may have changed it
         if kept.running:
-            whole = delivery.status(kept.id)
-            kept = outbox.with_status(kept, whole) if whole else outbox.cut_off(kept)
+            kept = _ended(kept)
         return send(kept, most=most)
+
+
+def _ended(kept: Kept) -> Kept:
+    """A record that says RUNNING, of a process that is gone. Raises InputError."""
+    whole = delivery.status(kept.id)  # from memory, where the disk was full
+    try:
+        return outbox.with_status(kept, whole) if whole else outbox.cut_off(kept)
+    except OSError as error:
+        raise InputError(f"{kept.folder} cannot be written ({error.strerror})") from None
 
 
 def _agreed(kept: Kept) -> Kept:
