@@ -32,6 +32,8 @@ UNDELIVERED = 75
 """Exit code of a command that measured all it should and could not send all of it: EX_TEMPFAIL of
 sysexits.h, "try again later". Neither 0, after which a script would read the store, nor the 1 of a
 measurement that failed."""
+AGAIN = "trial again"
+"""Kind of the run of a trial whose slot the store had filled when it came: the first one counts."""
 LATER = "`mlflow run . -e deliver` will send it"
 MOST_SECONDS = 120.0
 """After so long between its calls a delivery that follows a measurement is put off: the store answers,
@@ -165,6 +167,8 @@ def _send(kept: Kept, parent_run: str, until: float, again: bool) -> str:
         kept = _agreed(kept)
     if kept.parent and not parent_run:
         parent_run = _parent(kept, until - time.monotonic())
+        if delivery.taken(kept):
+            kept = replace(kept, record=replace(kept.record, kind=AGAIN))
     in_time()
     run_id, done = delivery.open_run(kept, parent_run)
     if kept.record.kind == "study":

@@ -35,6 +35,22 @@ def status(record_id: str) -> str:
     return found[0].tags.get(names.DELIVERED, "") if found else ""
 
 
+def taken(kept: Kept) -> bool:
+    """Whether the store has another finished trial of the same slot of the study: then this one was
+    measured where that was not known, and must not stand in for it."""
+    tags = kept.record.tags
+    slot = {key: tags[key] for key in ("study", "pair", "machine") if key in tags}
+    if len(slot) < 3 or kept.record.kind != "trial" or kept.record.status != "FINISHED":
+        return False
+    found = bulk.runs({names.KIND: "trial", **slot}, "FINISHED")
+    return any(
+        run.tags.get("arm") == tags.get("arm")
+        and run.tags.get(names.RECORD) != kept.id
+        and (names.RECORD not in run.tags or names.DELIVERED in run.tags)
+        for run in found
+    )
+
+
 def open_run(kept: Kept, parent_run: str) -> tuple[str, bool]:
     """(the record's run, whether it is all there). Made where there is none; the run that
     `mlflow run` opened is used where there is one. Raises InputError."""
@@ -81,7 +97,7 @@ def fill(run_id: str, kept: Kept) -> None:
         client = MlflowClient()
         run = client.get_run(run_id)
         params = [Param(k, str(v)) for k, v in record.params.items() if k not in run.data.params]
-        tags = {**record.tags, _NOTE: record.note}
+        tags = {names.KIND: record.kind, **record.tags, _NOTE: record.note}
         metrics = _missing(run, kept)
         client.log_batch(run_id, metrics=metrics, params=params, tags=_tags(tags))
         if record.dataset and not (run.inputs and run.inputs.dataset_inputs):
