@@ -43,6 +43,7 @@ def thread_counts(threads: int) -> dict[str, str]:
     """Of every library, and what else all frameworks must have in common."""
     values = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
     values |= {"VECLIB_MAXIMUM_THREADS": str(threads), "MLX_ENABLE_TF32": "0"}
+    values |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as the meters count them
     return values | {"TF_CPP_MIN_LOG_LEVEL": "2"}  # errors stay
 
 

@@ -272,7 +272,7 @@ def _measure(spec: TrialSpec, listen: Listener, folder: Path) -> Measured:
         events=events,
         result=result,
         before=before,
-        energy=watch.energy or window.stop(),
+        energy=_seen_by_meter(watch.energy or window.stop(), monitor.seen()),
         train_window=(watch.train_start, watch.train_stop),
         seen=monitor.seen(),
         untimed=spec.condition.ranks == 1 and stopwatch.untimed(),
@@ -291,10 +291,24 @@ def machine_file(measured: Measured) -> str:
 
 
 def _idle_watts(meters: Mapping[str, tuple[energy.Meter | None, str]]) -> dict[str, float]:
-    """Device -> watts before the worker begins; of none while others compute."""
+    """Device -> watts before the worker begins; of none while others compute. Not of NVIDIA's GPUs,
+    which take for seconds after a trial nearly what a small one takes: see Seen.gpu_idle."""
     load = machine.LoadWindow()
-    found = energy.idle(meters)
+    settled = {d: m for d, m in meters.items() if m[0] and energy.NVML not in m[0].source}
+    found = energy.idle(settled)
     return found if load.stop(0.0)[0] <= machine.BUSY_FRACTION else {}
+
+
+def _seen_by_meter(found: energy.Energy, seen: Seen) -> energy.Energy:
+    if found.joules is None or energy.NVML not in found.source or not seen.gpu_idle:
+        return found
+    return replace(
+        found,
+        joules=None,
+        watts_mean=None,
+        status="not measured: the GPU that has the meter did no work meanwhile; set "
+        "CUDA_DEVICE_ORDER=PCI_BUS_ID, so that all count several GPUs alike",
+    )
 
 
 class Joined(Exception):

@@ -33,6 +33,10 @@ class Cards:
         self._library, self._handles = _open(count)
         self._seen = [0] * len(self._handles)  # time stamp of the last sample of each process
 
+    def forget(self) -> None:
+        """No card is read from now on."""
+        self._handles = []
+
     def __len__(self) -> int:
         return len(self._handles)
 

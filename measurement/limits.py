@@ -45,6 +45,8 @@ GPU_IDLE_SHARE = 0.10
 """Of a GPU's time before the worker began: a desktop needs a few per cent, and the driver rounds."""
 GPU_OTHERS_BYTES = 2**30
 """Of a GPU's memory: a desktop, or a program that has only opened the GPU, holds less."""
+GPU_OPENED_BYTES = 64 * 2**20
+"""Of a GPU's memory: a program that opens it takes several times that."""
 SLEPT_SECONDS = 2.0
 JUDGED_SECONDS = 1.0
 """A stretch that is shorter is judged with what lies beside it: the kernel counts processor time in
@@ -125,13 +127,18 @@ def between(before: Reading, after: Reading, phase: str) -> Sample:
         low_power=after.low_power,
         gpu_busy_share=_most(card.busy_share for card in cards),
         gpu_used_bytes=_most(card.used_bytes for card in cards),
-        gpu_clock_share=min((c.clock_share for c in cards if c.clock_share is not None), default=None),
+        gpu_clock_share=min((c.clock_share for c in cards if _works(c)), default=None),  # type: ignore[type-var]
         gpu_hot_share=float(any(card.hot for card in cards)),
         gpu_slowed_share=float(any(card.slowed for card in cards)),
         gpu_others=_most(card.others for card in cards),
         gpu_others_bytes=_most(card.others_bytes for card in cards),
         gpu_others_share=_most(card.others_busy_share for card in cards),
     )  # fmt: skip
+
+
+def _works(card: Card) -> bool:
+    """An idle GPU lowers its clock."""
+    return card.clock_share is not None and (card.busy_share or 0) > GPU_BUSY_SHARE
 
 
 def _most(values: Iterable[Any]) -> Any:
@@ -230,10 +237,9 @@ def _said_of_gpu(now: Sample) -> dict[str, str]:
         found["GPU-SHARED"] = f"others held {held:.1f} GiB of the GPU's memory"
     if now.gpu_hot_share > GPU_SLOWED_SHARE:
         found["THERMAL"] = f"the GPU was slowed for heat in {now.gpu_hot_share:.0%} of the samples"
-    slow = now.gpu_clock_share is not None and now.gpu_clock_share < GPU_CLOCK_SHARE
     if now.gpu_slowed_share > GPU_SLOWED_SHARE:
         found["CLOCK"] = "the GPU was slowed by its hardware"
-    elif slow and (now.gpu_busy_share or 0) > GPU_BUSY_SHARE:
+    elif now.gpu_clock_share is not None and now.gpu_clock_share < GPU_CLOCK_SHARE:
         found["CLOCK"] = f"the GPU's clock was at {now.gpu_clock_share:.0%} of the highest"
     return found
 
@@ -248,6 +254,16 @@ def said_before(cards: Sequence[Card]) -> dict[str, str]:
     if (held or 0) > GPU_OTHERS_BYTES:
         found.append(f"others held {held / 2**30:.1f} GiB of the GPU's memory")
     return {"GPU-SHARED": "; ".join(found)} if found else {}
+
+
+def did_nothing(cards: Sequence[Card], samples: Sequence[Sample]) -> bool:
+    """Whether GPUs that were watched from `cards` on show no trace of a program that worked on them."""
+    held = _most(card.used_bytes for card in cards)
+    most = _most(sample.gpu_used_bytes for sample in samples)
+    if held is None or most is None or any(s.gpu_busy_share is None for s in samples):
+        return False  # they do not tell
+    busy = max(s.gpu_busy_share or 0 for s in samples if s.phase not in UNTIMED)
+    return most - held < GPU_OPENED_BYTES and busy == 0.0
 
 
 def highest_clock(samples: Sequence[Sample]) -> float | None:

@@ -16,6 +16,7 @@ from measurement.readings import Reader, Reading
 
 PERIOD_SECONDS = 1.0
 COST_SHARE = 0.002  # of a core: after a reading that was dear the next one waits longer
+_REGULAR = 0.5  # of it is for the regular readings, the rest for the beginnings of phases
 _TIMED = {"infer": "inference", "generate": "generation", "stream": "updates", "switch": "loops"}
 _PHASES = {  # event -> the phase that it begins
     "ready": "warm-up",
@@ -51,6 +52,7 @@ class Seen:
     peak_after: int | None = None
     cost_share: float = 0.0
     missing: str = ""
+    gpu_idle: bool = False  # the work was on a GPU, and those that are watched did none
 
     def as_json(self) -> dict[str, Any]:
         """Samples as columns; those of which this machine tells nothing are left out."""
@@ -111,7 +113,8 @@ class Monitor:
     def __init__(
         self, mode: str = "train", ranks: int = 1, read: Callable[[bool], Reading] | None = None
     ) -> None:
-        self._read = Reader(Cards(ranks)) if read is None else read
+        self._cards = Cards(0 if read else ranks)
+        self._read = Reader(self._cards) if read is None else read
         self._timed = _TIMED.get(mode, "training")
         self._phase, self._on_gpu = START, False
         self._samples: list[Sample] = []
@@ -139,6 +142,8 @@ class Monitor:
         phase = self._timed if kind == "epoch_begin" else _PHASES.get(kind)
         if kind == "ready":
             self._on_gpu = "gpu" in event["device"]
+            if not self._on_gpu:  # they are none of this trial's, and dear to read
+                self._cards.forget()
         if phase is None or phase == self._phase:
             return
         self._take(quick=True)
@@ -163,7 +168,7 @@ class Monitor:
             self._period = self._wait(time.thread_time() - begin)
 
     def _wait(self, cost: float) -> float:
-        return max(PERIOD_SECONDS, cost / COST_SHARE)
+        return max(PERIOD_SECONDS, cost / (_REGULAR * COST_SHARE))
 
     def _take(self, quick: bool) -> None:
         """A watch that fails must not cost the trial: the flag UNWATCHED says it."""
@@ -211,4 +216,5 @@ class Monitor:
             peak_after=self._peaks[1],
             cost_share=self._cost / whole if whole else 0.0,
             missing=self._missing,
+            gpu_idle=self._on_gpu and limits.did_nothing(self._first.cards, samples),
         )

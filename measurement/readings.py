@@ -101,7 +101,7 @@ class Reader:
         if now - self._low_power_read >= _LOW_POWER_SECONDS:
             self._low_power_read, self._low = now, machine.low_power_mode()
         return {
-            "swap_used_bytes": int(psutil.swap_memory().used),
+            "swap_used_bytes": self._swap_used(),
             "thermal_pressure": machine.thermal_pressure(),
             "clock_share": clock,
             "clock_floor": floor,
@@ -153,6 +153,13 @@ class Reader:
         found = re.findall(rb"^pswp(?:in|out) (\d+)$", text, re.MULTILINE)
         return sum(map(int, found)) * _PAGE if found else None
 
+    def _swap_used(self) -> int:
+        if not self._linux:
+            return int(psutil.swap_memory().used)
+        text = (PROC / "meminfo").read_bytes()
+        total, free = (re.search(rb"^Swap%s: +(\d+)" % n, text, re.MULTILINE) for n in _SWAP)
+        return (int(total[1]) - int(free[1])) * 1024 if total and free else 0
+
     def _throttled(self) -> float | None:
         """The most of this process's groups: a limit above counts those below again."""
         found = []
@@ -185,6 +192,7 @@ class Reader:
         return max(found, key=lambda pair: pair[0] / pair[1]) if found else (None, None)
 
 
+_SWAP = (b"Total", b"Free")
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 

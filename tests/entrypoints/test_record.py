@@ -12,7 +12,7 @@ import pytest
 import models
 from analysis.flags import meaning
 from entrypoints import record
-from entrypoints.supervisor import Measured, TrialSpec
+from entrypoints.supervisor import Measured, TrialSpec, _seen_by_meter
 from measurement.energy import Energy
 from measurement.monitor import Seen
 from measurement.schedule import Condition
@@ -147,6 +147,14 @@ def test_memory_smaller_than_the_weights_is_not_measured() -> None:
     conditions = result["conditions"] | {"device": "gpu"}
     found = peak(measured("gpu", result=result | {"conditions": conditions}))
     assert (found == "") == (sys.platform == "linux")  # a GPU there has memory of its own
+
+
+def test_energy_of_a_gpu_that_did_nothing_is_not_measured() -> None:
+    window = Energy(700.0, 70.0, 10.0, "NVML energy counter", "measured")
+    assert _seen_by_meter(window, Seen()) is window
+    assert "did no work" in _seen_by_meter(window, Seen(gpu_idle=True)).status
+    of_cpu = replace(window, source="RAPL package")
+    assert _seen_by_meter(of_cpu, Seen(gpu_idle=True)) is of_cpu
 
 
 def test_more_than_a_battery_holds_is_not_measured() -> None:

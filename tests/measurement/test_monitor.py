@@ -57,7 +57,7 @@ SOUND: list[dict[str, Any]] = [
     {"throttled_share": 0.01, "memory_stalled_share": 0.01, "stolen_share": 0.04},
     {"clock_share": 0.5},  # wide vector instructions
     {"clock_share": None, "clock_floor": None, "thermal_pressure": None, "heat": None},
-    {"gpu_clock_share": 0.2, "gpu_busy_share": 0.1},  # a GPU that waits for work
+    {"gpu_clock_share": None, "gpu_busy_share": 0.1},  # a GPU that waits for work
     {"gpu_clock_share": 0.65, "gpu_others": 2, "gpu_others_bytes": 300 * 2**20},  # a desktop
 ]
 
@@ -84,6 +84,34 @@ def test_what_a_gpu_does_before_the_worker_is_done_by_others() -> None:
     assert limits.said_before((idle,)) == {} == limits.said_before(())
     for changes in ({"busy_share": 0.5}, {"used_bytes": 8 * 2**30}):
         assert "GPU-SHARED" in limits.said_before((idle, replace(idle, **changes)))
+
+
+def test_a_gpus_clock_counts_while_it_works() -> None:
+    """As recorded on a GPU that had just begun: 345 MHz of 1980 while nothing ran."""
+    idle, busy = (
+        Card(use, 2**30, clock, False, False, 0, 0, 0.0) for use, clock in ((0, 0.17), (0.9, 1.0))
+    )
+    seen = [
+        limits.between(READING, later(cards=(card,)), "training") for card in (idle, idle, busy)
+    ]
+    assert limits.said(limits.merged(seen, "training"), on_gpu=True) == {}
+    slow = replace(busy, clock_share=0.3)
+    assert "CLOCK" in limits.said(limits.between(READING, later(cards=(slow,)), "x"), on_gpu=True)
+
+
+def test_a_gpu_without_a_trace_of_the_work_did_none() -> None:
+    card = Card(0.0, 3 * 2**20, 0.17, False, False, 0, 0, None)
+    worked = replace(card, used_bytes=600 * 2**20)
+    for cards, nothing in (
+        ((card,), True),
+        ((worked,), False),
+        ((replace(card, busy_share=0.1),), False),
+    ):
+        assert (
+            limits.did_nothing((card,), [limits.between(READING, later(cards=cards), "steps")])
+            is nothing
+        )
+    assert limits.did_nothing((), [QUIET]) is False
 
 
 # --- between two readings
@@ -292,7 +320,7 @@ def test_watching_costs_next_to_nothing() -> None:
     assert (time.thread_time() - start) / 20 < 2 * COST_SHARE  # a second; longer where it is dearer
     monitor = Monitor(read=Recorded())
     assert monitor._wait(0.0005) == 1.0
-    assert monitor._wait(0.01) == pytest.approx(5.0)
+    assert monitor._wait(0.01) == pytest.approx(10.0)
 
 
 # --- files as Linux and macOS have them
