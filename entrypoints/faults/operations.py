@@ -117,18 +117,12 @@ def _checkpointed(patch: Patch, spec: Spec) -> None:
     """Every block is computed again for its gradient: less memory, a third more work."""
 
     def change(twin: Any) -> dict[str, Any]:
-        name = "__call__" if spec["framework"] == "mlx" else "forward"
-        once = getattr(twin.Block, name)
+        once = twin.Block.__call__
 
         def again(self: Any, *inputs: Any) -> Any:
-            def block(*given: Any) -> Any:
-                return once(self, *given)
+            return twin.nn.utils.checkpoint(self, lambda *given: once(self, *given))(*inputs)
 
-            if spec["framework"] == "mlx":
-                return twin.nn.utils.checkpoint(self, block)(*inputs)
-            return twin.torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
-
-        patch(twin.Block, name, again)
+        patch(twin.Block, "__call__", again)
         return {}
 
     on_twin(patch, spec, change)
@@ -177,6 +171,9 @@ FAULTS = (
         "each block is computed again for its gradient, to save memory",
         ("work of one step",),
         workload="bert_tiny",
+        frameworks=(
+            "mlx",
+        ),  # torch.compile (2.13) takes no checkpoint into the graph of a whole step
         worker=_checkpointed,
     ),
     Fault(
