@@ -95,7 +95,7 @@ def counted_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None
         return "the work of one arm was counted and that of the other was not"
     assert one is not None and other is not None
     x, y = one["products"], other["products"]
-    if list(x) != list(y):
+    if set(x) != set(y):
         return f"what was counted differs: {', '.join(x)} against {', '.join(y)}"
     for side in (one, other):
         for name, reason in side.get("unknown", {}).items():
