@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import binomtest
 
 from analysis import statistics
 from analysis.flags import Flag
@@ -87,7 +88,7 @@ def cold_start(
     metric: str, pairs: Sequence[tuple[int, Row, Row]], samples: Samples, margin: float
 ) -> tuple[Flag, ...]:
     """COLD-START: the first sample takes far longer than the others, in one arm more than in the other,
-    so that it moves the ratio of totals by over half the margin. COLD-RATIO: without it the difference
+    in most pairs, so that it moves the ratio of totals by over half the margin. COLD-RATIO: without it the difference
     is not shown, or is the other way round."""
     if metric not in _SUMMED:
         return ()
@@ -104,7 +105,11 @@ def cold_start(
             warm[side].append(float(parts.sum() - max(0.0, parts[0] - rest)))
             factors[side].append(float(parts[0] / rest))
     excess = [np.log(np.array(totals[side]) / np.array(warm[side])) for side in (0, 1)]
-    if abs(float(np.median(excess[0] - excess[1]))) <= np.log1p(margin) / 2:
+    moved = excess[0] - excess[1]
+    # In so many pairs the same way, that chance seldom does it: a busy moment is no cold start.
+    same_way = max(int((moved > 0).sum()), int((moved < 0).sum()))
+    by_chance = binomtest(same_way, len(moved)).pvalue > 0.05
+    if by_chance or abs(float(np.median(moved))) <= np.log1p(margin) / 2:
         return ()
     cold = int(np.median(excess[1]) > np.median(excess[0]))
     arm, factor = (pairs[0][1], pairs[0][2])[cold].arm, float(np.median(factors[cold]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,9 +32,11 @@ from analysis.findings import Drawing, Findings
 from analysis.machines import Asked, across
 from analysis.recorded import Samples
 from analysis.sessions import SEED, Session, session
+from entrypoints import installed
 from entrypoints.folder import write_report
 from entrypoints.machines import write_comparison
 from entrypoints.options import Command
+from entrypoints.recipe import PINS
 from measurement.errors import InputError
 from tracking import read, write
 from tracking.read import Study
@@ -128,8 +131,24 @@ def _session(study: Study, every: Sequence[Study], refuse: bool) -> Session:
     around = comparison.Around(read.samples_of(measured), others)
     if refuse:
         findings = comparison.analyse(study, rows, np.random.default_rng(SEED), around)
-        return Session(study, tuple(rows), findings, around=around)
-    return session(study, rows, around)
+        one = Session(study, tuple(rows), findings, around=around)
+    else:
+        one = session(study, rows, around)
+    if one.findings and (old := _stale(rows)):
+        one = replace(one, findings=replace(one.findings, notes=(*one.findings.notes, old)))
+    return one
+
+
+def _stale(rows: Sequence[read.Row]) -> str:
+    """A note on trials that were made with other pins than those in use; '' where there are none."""
+    pins = [row.tags.get(PINS, "") for row in rows if row.status == "FINISHED" and not row.deleted]
+    old = sum(bool(one) and one != installed.pins_sha256() for one in pins)
+    if not old:
+        return ""
+    return (
+        f"{old} of {len(pins)} trials were made with other pinned packages than those in use now "
+        "(STALE): they say what those versions did."
+    )
 
 
 def several(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tracking import digest, read
 from tracking.bulk import Found
 from tracking.read import Row, Study
+from tracking.registry import DOUBTFUL_TIMES
 from tracking.write import Point
 
 Changed = tuple[Study, list[Row]]
@@ -33,6 +34,12 @@ def again(
     own.setdefault("flags", "")  # a store keeps no empty tag
     points = [Point(name, value, 0, 0.0) for name, value in changed.metrics.items()]
     return edited(changed, digest.sign(own, points))
+
+
+def without_doubts(row: Row) -> Row:
+    """The row of a run whose times nothing spoilt."""
+    kept = [flag for flag in row.flags if flag not in DOUBTFUL_TIMES]
+    return row if len(kept) == len(row.flags) else again(row, {"flags": ",".join(kept)})
 
 
 def arms_of(study: Study) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from benchmarks import stores
 from measurement.errors import InputError
 from tracking import bulk
 from tracking.bulk import Found, client, database, server
-from tracking.bulk.columns import Histories, Part
+from tracking.bulk.columns import Histories, Part, Wanted
 
 TRIALS = {"kind": "trial", "study": stores.STUDY}
 EPOCHS = 3
@@ -94,6 +94,15 @@ def plain(found: Found) -> str:
     return repr((found.run_id, found.name, found.status, found.start_milliseconds)) + repr(
         [sorted(values.items()) for values in (found.params, found.tags, found.metrics)]
     )
+
+
+def test_deleted_runs_are_there_when_asked_for_and_say_so(uri: str, filled: str) -> None:
+    kept = {run.run_id for run in bulk.runs(TRIALS)}
+    every = {run.run_id: run for run in bulk.runs(TRIALS, deleted=True)}
+    gone = {run_id for run_id, run in every.items() if run.deleted}
+    assert len(gone) == 2 and gone | kept == every.keys() and not gone & kept
+    slowly = client.runs(filled, Wanted(TRIALS, None, None, deleted=True))
+    assert {run.run_id for run in slowly if run.deleted} == gone
 
 
 @pytest.mark.parametrize(
