@@ -49,8 +49,9 @@ TERMINATE, INTERRUPT = "study, SIGTERM", "group, SIGINT"
 TARGETS = {STUDY: 6, GROUP: 3, WORKER: 4, COMPILER: 2, TERMINATE: 3, INTERRUPT: 3}  # of 21 points
 # What the supervisor does by itself: stages of kill_traced, each to be hit at its steps.
 STEPPED = (
-    "opening the store", "opening the study", "begin of a run", "recording", "delivering",
-    "artifacts", "model logging", "end of a run", "analysis", "report writing",
+    "opening the store", "opening the study", "begin of a record", "recording", "begin of a run",
+    "delivering", "artifacts", "model logging", "end of a run", "catching up", "analysis",
+    "report writing",
 )  # fmt: skip
 # What a worker says -> the stage that it is then in.
 SAID = {
