@@ -238,7 +238,7 @@ def check(
             if receipt["run_id"] in kept:
                 problems.append(f"run {receipt['run_id']} has two records")
             kept[receipt["run_id"]] = outbox.read(folder)
-    pages, found = "", []
+    pages, found = "", list[Any]()
     while True:
         page = client.search_runs(["0"], max_results=1000, page_token=pages or None)
         found += page
