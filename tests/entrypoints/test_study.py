@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +10,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import models
+from benchmarks import kill_soak, kill_state
+from benchmarks.kill_soak import Aim
 from entrypoints import study
 from measurement.errors import InputError
-from tests.entrypoints.conftest import ROOT, invoke
+from tests.entrypoints.conftest import invoke
 from tracking import names, read
 
 Run = Callable[..., tuple[int, str, str]]
@@ -28,38 +25,52 @@ TINY = (
 )  # fmt: skip
 
 
-def count() -> int:
-    return len(read.trials("tiny"))
-
-
 def test_a_killed_study_goes_on_where_it_stopped(
-    store: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "entrypoints.study", *TINY],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while count() < 2 and time.monotonic() < deadline:
-        time.sleep(0.2)
-    time.sleep(0.5)  # into the next trial
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = count()
-    assert 2 <= before < 6
+    """The short form of benchmarks/kill_soak."""
+    soak = kill_soak.Soak(seed=0, scratch=tmp_path, pairs=1, keep=True)
+    aims = [Aim("study", "artifacts"), Aim("group", "recording"), Aim("study", "report writing")]
+    soak.study(iter(aims))
+    assert [(point.stage, point.problems) for point in soak.points] == [(a.stage, []) for a in aims]
+    (study,) = soak.studies
+    assert (study["starts"], study["finished_trials"], study["problems"]) == (4, 3, [])
+    assert "1 of 3 trials are done already" in (tmp_path / "study-0" / "log").read_text()
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/study-0/mlflow.db")
+    monkeypatch.chdir(tmp_path / "study-0")
+    _, *words = kill_soak.words("soak-0", kill_soak.ARMS[0], pairs=1)
+    assert invoke("study", *words, "--epochs", "2") == 2
+    assert "exists with another epochs (4 against 2)" in capsys.readouterr().err
+
+
+def test_what_a_killed_study_must_not_do_is_seen(store: Path, tmp_path: Path) -> None:
+    """Each check of benchmarks/kill_state speaks where something is wrong."""
     assert invoke("study", *TINY) == 0
-    err = capsys.readouterr().err
-    assert f"{before} of 6 trials are done already" in err
-    rows = read.trials("tiny")
-    assert len(rows) == len({(row.pair, row.arm) for row in rows}) == 6
-    statuses = [run.info.status for run in MlflowClient().search_runs(["0"])]
-    assert "RUNNING" not in statuses
-    assert Path("results/tiny/report.html").is_file()
-
-    assert invoke("study", *TINY[:-4], "--epochs", "2", *TINY[-4:]) == 2
-    assert "exists with another epochs (1 against 2)" in capsys.readouterr().err
+    before = kill_state.finished(store)
+    assert len(before) == 6 and kill_state.whole("tiny", tmp_path) == []
+    client = MlflowClient()
+    first, second = list(before)[:2]
+    client.set_tag(first, "flags", "")  # a run that is changed,
+    client.set_terminated(second, "RUNNING")  # one that is lost, left open and missing in its slot,
+    row = read.trials("tiny")[-1]
+    twin = client.create_run("0", tags=dict(client.get_run(row.run_id).data.tags))
+    client.set_terminated(twin.info.run_id)  # one that is there twice and has no values,
+    (tmp_path / "mlruns/records/x.new").touch()  # and a file of nobody.
+    point = kill_soak.Point(0, "", "", "")
+    kill_soak.compare(tmp_path, point, before)
+    assert len(point.problems) == 2 and "changed" in point.problems[0]
+    assert "lost" in point.problems[1]
+    found = " ".join(kill_state.whole("tiny", tmp_path))
+    for words in (
+        "slots missing: {(",
+        "twice: [(",
+        "artifacts: ",
+        "RUNNING: ",
+        "left in ",
+        "has the runs",
+    ):
+        assert words in found
 
 
 def test_every_pair_has_one_seed_and_the_order_is_recorded(store: Path) -> None:
