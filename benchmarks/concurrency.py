@@ -14,12 +14,14 @@ is started: a trial measured once is recorded again and again, its times changed
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import multiprocessing
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,7 +41,7 @@ from analysis.report import write_csv
 from benchmarks.common import say, whole
 from benchmarks.postgres import missing, postgres
 from benchmarks.stores import server
-from entrypoints import study, supervisor, trial
+from entrypoints import installed, study, supervisor, trial
 from entrypoints.analyze import Analysis, analyze
 from entrypoints.processes import ROOT, Listener
 from entrypoints.supervisor import Measured, TrialSpec
@@ -127,7 +129,10 @@ def with_workers(place: Place, count: int, pairs: int) -> list[str]:
 
 def recorded(place: Place, count: int, pairs: int) -> list[str]:
     """`count` processes at once that do everything but measure and draw; returns what went wrong."""
-    measured = {arm: _measured(arm, place.folder.parent) for arm in ("mlx", "mlx threads=1")}
+    measured = _measured(place.folder.parent)
+    # Read once for all of them; nothing is installed meanwhile.
+    installed.packages = functools.cache(installed.packages)
+    installed.packages(Path(sys.executable), None)
     context = multiprocessing.get_context("fork")  # the imports take longer than the studies
     processes = [
         context.Process(target=_study, args=(number, pairs, measured, place))
@@ -168,12 +173,11 @@ def _ends(
     return problems
 
 
-def _measured(arm: str, folder: Path) -> Measured:
-    """One real trial of an arm, in a folder that belongs to no study."""
-    options = {"workload": "mnist", "pairs": 1, **_STUDY}
-    found, base = study.complete(options)
+def _measured(folder: Path) -> Measured:
+    """One real trial, in a folder that belongs to no study."""
+    found, base = study.complete({"workload": "mnist", **_STUDY})
     plan = study.design(found, base)
-    spec = study.specifications(plan, study.sources_of(found))[arm]
+    spec = study.specifications(plan, study.sources_of(found))["mlx threads=1"]
     with using(folder, "sqlite:///never.db"):
         return supervisor.measure(spec)
 
@@ -186,15 +190,15 @@ _STUDY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _study(number: int, pairs: int, measured: dict[str, Measured], place: Place) -> None:
+def _study(number: int, pairs: int, measured: Measured, place: Place) -> None:
     """One study in a process of its own, whose trials take no time."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     rng = random.Random(number)
 
     def measure(
         spec: TrialSpec, listen: Listener = lambda event: None, folder: Path | None = None, **_: Any
     ) -> Measured:
-        arm = "mlx threads=1" if spec.condition.threads == 1 else "mlx"
-        return again(measured[arm], folder or supervisor.new_folder("mlx-mnist"), rng)
+        return again(measured, folder or supervisor.new_folder("mlx-mnist"), rng)
 
     def compared(name: str, *_: Any, **__: Any) -> Analysis:
         return Analysis(Path("results") / name, "", f"{len(read.trials(name))} trials")
@@ -389,6 +393,9 @@ def run(
                 say(f"{locked} of {count} logs tell of a locked database")
         wrong = bool(problems or any(row["problems"] for row in rows))
         return rows, problems, seconds
+    except KeyboardInterrupt:
+        wrong = False
+        raise
     finally:
         if wrong:
             say(f"the folder is kept: {folder}")
@@ -425,6 +432,8 @@ def main(given: Sequence[str] | None = None) -> int:
     add("--measured", choices=("workers", "recorded"), default="workers")
     add("--output", type=Path, help="folder of counts and report")
     options = parser.parse_args(given)
+    # As Ctrl-C: servers and folders are gone afterwards.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.postgresql and (reason := missing()):
         print(f"Error: {reason}; install it, or use --postgresql 0", file=sys.stderr)
         return 2
@@ -436,6 +445,9 @@ def main(given: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped; nothing is left running", file=sys.stderr)
+        return 130
     said = text(tables, options.measured)
     print(said)
     if options.output:

@@ -32,6 +32,7 @@ from mlflow.store.tracking.dbmodels.models import (
 )
 from mlflow.tracking import MlflowClient
 
+from entrypoints.processes import ends_with_parent
 from measurement.errors import InputError
 from tracking import names, stated
 
@@ -185,6 +186,7 @@ def server(
             env=environment | dict(variables or {}),
             stdout=log,
             stderr=log,
+            preexec_fn=ends_with_parent(),
         )
     try:
         address = f"http://127.0.0.1:{port}"

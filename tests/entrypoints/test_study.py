@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,51 +20,68 @@ from tracking import names, read
 
 Run = Callable[..., tuple[int, str, str]]
 
-TINY = (
-    "--name", "tiny", "--arms", "mlx, mlx threads=1", "--pairs", "2", "--epochs", "1", "--preset",
-    "smoke", "--dataset", "synthetic", "--device", "cpu", "--gap_seconds", "0",
-)  # fmt: skip
+AIMS = (Aim("study", "artifacts"), Aim("group", "report writing"))
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[kill_soak.Soak, Path]:
+    """The short form of benchmarks/kill_soak: a study of two pairs, killed twice, and its folder."""
+    scratch = tmp_path_factory.mktemp("soak")
+    soak = kill_soak.Soak(seed=0, scratch=scratch, pairs=2, keep=True)
+    soak.study(iter(AIMS))
+    return soak, scratch / "study-0"
+
+
+@pytest.fixture
+def killed_folder(killed: tuple[kill_soak.Soak, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of that study, where a command finds itself with its store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{killed[1]}/mlflow.db")
+    monkeypatch.chdir(killed[1])
+    return killed[1]
 
 
 def test_a_killed_study_goes_on_where_it_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    killed: tuple[kill_soak.Soak, Path], killed_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The short form of benchmarks/kill_soak."""
-    soak = kill_soak.Soak(seed=0, scratch=tmp_path, pairs=1, keep=True)
-    aims = [Aim("study", "artifacts"), Aim("group", "recording"), Aim("study", "report writing")]
-    soak.study(iter(aims))
-    assert [(point.stage, point.problems) for point in soak.points] == [(a.stage, []) for a in aims]
-    (study,) = soak.studies
-    assert (study["starts"], study["finished_trials"], study["problems"]) == (4, 3, [])
-    assert "1 of 3 trials are done already" in (tmp_path / "study-0" / "log").read_text()
+    points, (study,) = killed[0].points, killed[0].studies
+    assert [(point.stage, point.problems) for point in points] == [(a.stage, []) for a in AIMS]
+    assert (study["starts"], study["finished_trials"], study["problems"]) == (3, 6, [])
+    log = (killed_folder / "log").read_text()
+    assert "1 of 6 trials are done already" in log and "6 of 6 trials are done already" in log
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/study-0/mlflow.db")
-    monkeypatch.chdir(tmp_path / "study-0")
-    _, *words = kill_soak.words("soak-0", kill_soak.ARMS[0], pairs=1)
+    _, *words = kill_soak.words("soak-0", kill_soak.ARMS[0], pairs=2)
     assert invoke("study", *words, "--epochs", "2") == 2
     assert "exists with another epochs (4 against 2)" in capsys.readouterr().err
 
 
-def test_what_a_killed_study_must_not_do_is_seen(store: Path, tmp_path: Path) -> None:
+def test_every_pair_has_one_seed_and_the_order_is_recorded(killed_folder: Path) -> None:
+    design = read.study("soak-0")
+    rows = read.trials("soak-0")
+    assert design.arms == ("mlx", "mlx threads=1", "mlx threads=1 (again)")
+    assert [row.arm for row in rows] == design.design["order"]
+    assert {row.pair: row.seed for row in rows} == {0: 0, 1: 1}
+    assert {row.cell["threads"] for row in rows if row.arm == "mlx threads=1"} == {"1"}
+
+
+def test_what_a_killed_study_must_not_do_is_seen(
+    killed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each check of benchmarks/kill_state speaks where something is wrong."""
-    assert invoke("study", *TINY) == 0
-    before = kill_state.finished(store)
-    assert len(before) == 6 and kill_state.whole("tiny", tmp_path) == []
-    client = MlflowClient()
-    first, second = list(before)[:2]
-    client.set_tag(first, "flags", "")  # a run that is changed,
-    client.set_terminated(second, "RUNNING")  # one that is lost, left open and missing in its slot,
-    row = read.trials("tiny")[-1]
-    twin = client.create_run("0", tags=dict(client.get_run(row.run_id).data.tags))
+    shutil.copytree(killed_folder, copy := tmp_path / "copy")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy}/mlflow.db")
+    before = kill_state.finished(copy / "mlflow.db")
+    assert len(before) == 6 and kill_state.whole("soak-0", copy) == []
+    client, (first, second, *_, last) = MlflowClient(), read.trials("soak-0")
+    client.set_tag(first.run_id, "flags", "")  # a run that is changed,
+    client.set_terminated(second.run_id, "RUNNING")  # one that is lost, left open, not in its slot,
+    twin = client.create_run("0", tags=dict(client.get_run(last.run_id).data.tags))
     client.set_terminated(twin.info.run_id)  # one that is there twice and has no values,
-    (tmp_path / "mlruns/records/x.new").touch()  # and a file of nobody.
-    point = kill_soak.Point(0, "", "", "")
-    kill_soak.compare(tmp_path, point, before)
-    assert len(point.problems) == 2 and "changed" in point.problems[0]
-    assert "lost" in point.problems[1]
-    found = " ".join(kill_state.whole("tiny", tmp_path))
+    (copy / "mlruns/records/x.new").touch()  # and a file of nobody.
+    kill_soak.compare(copy, point := kill_soak.Point(0, "", "", ""), before)
+    assert {problem.split()[-1] for problem in point.problems} == {"changed", "lost"}
+    found = " ".join(kill_state.whole("soak-0", copy))
     for words in (
-        "slots missing: {(",
+        "missing: {(",
         "twice: [(",
         "artifacts: ",
         "RUNNING: ",
@@ -71,16 +89,6 @@ def test_what_a_killed_study_must_not_do_is_seen(store: Path, tmp_path: Path) ->
         "has the runs",
     ):
         assert words in found
-
-
-def test_every_pair_has_one_seed_and_the_order_is_recorded(store: Path) -> None:
-    assert invoke("study", *TINY) == 0
-    design = read.study("tiny")
-    rows = read.trials("tiny")
-    assert design.arms == ("mlx", "mlx threads=1", "mlx threads=1 (again)")
-    assert [row.arm for row in rows] == design.design["order"]
-    assert {row.pair: row.seed for row in rows} == {0: 0, 1: 1}
-    assert {row.cell["threads"] for row in rows if row.arm == "mlx threads=1"} == {"1"}
 
 
 def test_default_arms_compare_like_with_like() -> None:
