@@ -8,7 +8,7 @@ have hit least, one of these is killed: the study alone, its whole group, the wo
 worker (a compiler); or SIGTERM or SIGINT is sent. Then: no process is left, no finished trial has
 changed, no half pair is compared; and the same command goes on, until the study is complete and
 whole. A few trials alone and jobs of two ranks are killed too. Exit code 1 if anything was wrong.
-Linux only: processes are found by their environment in /proc.
+Processes are found by a mark in their environment.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ TERMINATE, INTERRUPT = "study, SIGTERM", "group, SIGINT"
 TARGETS = {STUDY: 6, GROUP: 3, WORKER: 4, COMPILER: 2, TERMINATE: 3, INTERRUPT: 3}  # of 21 points
 # What the supervisor does by itself: stages of kill_traced, each to be hit at its steps.
 STEPPED = (
-    "opening the store", "opening the study", "begin of a run", "recording", "delivering",
-    "artifacts", "model logging", "end of a run", "analysis", "report writing",
+    "opening the store", "opening the study", "begin of a record", "recording", "begin of a run",
+    "delivering", "artifacts", "model logging", "end of a run", "catching up", "analysis",
+    "report writing",
 )  # fmt: skip
 # What a worker says -> the stage that it is then in.
 SAID = {
@@ -61,10 +62,12 @@ STAGES = (START, *STEPPED[:3], "start of a worker", *SAID.values(), *STEPPED[3:]
 ARMS = (
     "mlx, mlx threads=1",
     "pytorch compile=off, mlx",
+    "pytorch compile=on, mlx",
     "pytorch compile=off, pytorch compile=off slowdown_percent=20",
 )
 CLEAR_SECONDS = 10.0  # until a killed study's processes are gone
 LIFE_SECONDS = 300.0
+MOST_PROBLEMS = 3  # of one study, then it is given up
 
 
 @dataclass
@@ -89,6 +92,14 @@ def words(name: str, arms: str, pairs: int) -> list[str]:
         "entrypoints.study", "--name", name, "--arms", arms, "--pairs", str(pairs), "--epochs", "4",
         "--preset", "smoke", "--dataset", "synthetic", "--device", "cpu", "--gap_seconds", "0",
     ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What to kill, and in which stage; "" as it falls."""
+
+    target: str
+    stage: str = ""
 
 
 @contextmanager
@@ -195,18 +206,19 @@ def wait_for(condition: Any, life: Life) -> bool:
     return False
 
 
-def aim(life: Life, point: Point, rng: random.Random, wanted: str | None) -> bool:
-    """Waits until the moment to kill; False where the command has ended before. wanted: the stage."""
-    if wanted in SAID.values():
+def aim(life: Life, point: Point, rng: random.Random, wanted: str) -> bool:
+    """Waits until the moment to kill; False where the command has ended before. wanted: the stage,
+    "" for any."""
+    if point.target != COMPILER and wanted in SAID.values():
         point.chosen = "event"
         said = next(event for event, stage in SAID.items() if stage == wanted)
         seen = len([event for event in life.events() if event == said])
         if not wait_for(lambda: len([e for e in life.events() if e == said]) > seen, life):
             return False
         time.sleep(rng.uniform(0, 0.02))
-    elif wanted in STEPPED:
+    elif point.target != COMPILER and wanted in STEPPED:
         point.chosen = "stage"
-        life.page.ask(str(wanted), rng.choice((1, 1, 2, 3, 5, 8, 13, 1000)))
+        life.page.ask(wanted, rng.choice((1, 1, 2, 3, 5, 8, 13, 1000)))
         return wait_for(lambda: life.page.waits, life)
     elif wanted == "start of a worker" or point.target in (WORKER, COMPILER):
         point.chosen = "time"
@@ -258,13 +270,12 @@ def strike(life: Life, point: Point) -> bool:
     return False
 
 
-def settle(life: Life, point: Point, before: dict[str, str]) -> None:
+def settle(life: Life, point: Point) -> None:
     """The checks after a kill that ended the command."""
     point.exit_code = life.process.wait()
     seconds, left = kill_state.cleared(life.mark, CLEAR_SECONDS)
     point.clear_seconds = max(point.clear_seconds, seconds)
     point.problems += [f"orphan process: {line}" for line in left]
-    compare(life.folder, point, before)
 
 
 def compare(folder: Path, point: Point, before: dict[str, str]) -> None:
@@ -278,112 +289,113 @@ def compare(folder: Path, point: Point, before: dict[str, str]) -> None:
 
 
 class Soak:
-    """Every point, and what is still to be hit."""
+    """Every point, and what is still to be hit. keep: the folders of whole studies too."""
 
-    def __init__(self, seed: int, scratch: Path, pairs: int) -> None:
+    def __init__(self, seed: int, scratch: Path, pairs: int, keep: bool = False) -> None:
         self.rng, self.scratch, self.pairs = random.Random(seed), scratch, pairs
+        self.keep = keep
         self.points: list[Point] = []
         self.studies: list[dict[str, Any]] = []
 
-    def study(self, points: int, most: int, aimed: bool) -> None:
-        """One study until it is complete, killed up to `most` times, while fewer than `points` in all
-        are done. aimed: at the stages that were hit least."""
+    def study(self, aims: Iterator[Aim]) -> None:
+        """One study until it is complete, killed as often as `aims` says."""
         number = len(self.studies)
         name, folder = f"soak-{number}", self.scratch / f"study-{number}"
         folder.mkdir()
-        arms = ARMS[number % len(ARMS)]
-        command = words(name, arms, self.pairs)
-        here_problems: list[str] = []
-        starts, kills, life, failed = 0, 0, None, False
+        command = words(name, arms := ARMS[number % len(ARMS)], self.pairs)
+        problems: list[str] = []
+        known: dict[str, str] = {}  # what was finished once, as it was then
+        starts, kills, failed = 0, 0, False
+        life: Life | None = None
         with here(folder):
-            while True:
+            while len(problems) < MOST_PROBLEMS:
                 if life is None:
-                    life, failed = Life(folder, command, f"{os.getpid()}-{number}"), False
-                    starts += 1
-                if kills < most and len(self.points) < points:
-                    point = self._point(name, aimed)
-                    wanted = self._least() if aimed and point.target in (STUDY, GROUP) else None
-                    if aimed and point.target in (TERMINATE, INTERRUPT):
-                        wanted = self._least()
-                    before = kill_state.finished(folder / "mlflow.db")
-                    if aim(life, point, self.rng, wanted):
-                        goes_on = strike(life, point)
-                        kills += 1
-                        self.points.append(point)
-                        if goes_on:
+                    life, failed, starts = Life(folder, command, f"{os.getpid()}-{number}"), False, starts + 1  # fmt: skip
+                if aimed := next(aims, None):
+                    point = Point(len(self.points), name, aimed.target, "")
+                    known |= kill_state.finished(folder / "mlflow.db")
+                    if aim(life, point, self.rng, aimed.stage):
+                        if strike(life, point):
                             failed = True
-                            compare(folder, point, before)
                         else:
-                            settle(life, point, kill_state.finished(folder / "mlflow.db") | before)
-                            if (folder / "mlflow.db").exists() and readable(folder, point):
-                                point.problems += kill_state.half_pairs(name)
+                            settle(life, point)
                             life = None
-                        self._tell(point)
+                        compare(folder, point, known)
+                        if (folder / "mlflow.db").exists() and readable(folder, point):
+                            point.problems += kill_state.half_pairs(name)
+                        kills += 1
+                        self._add(point)
                         continue
-                try:
-                    code = life.process.wait(max(1.0, LIFE_SECONDS - time.monotonic() + life.began))
-                except subprocess.TimeoutExpired:
-                    here_problems.append(f"start {starts} had not ended after {LIFE_SECONDS:.0f} s")
-                    life.process.kill()
-                    break
-                _, left = kill_state.cleared(life.mark, CLEAR_SECONDS)
-                here_problems += [f"orphan process after the end: {line}" for line in left]
+                code = self._end(life, problems)
                 if code == 0:
                     break
                 if code != 1 or not failed:
-                    here_problems.append(
-                        f"start {starts} ended with exit code {code}: {last(life)}"
-                    )
-                    if here_problems[2:]:
-                        break
+                    problems.append(f"start {starts} ended with exit code {code}: {last(life)}")
                 life = None
-            if not here_problems[2:]:
-                here_problems += kill_state.whole(name, folder)
-        found = len(kill_state.finished(folder / "mlflow.db"))
-        scratch = sum(1 for _ in (folder / "scratch").rglob("*"))
+            problems += kill_state.whole(name, folder)
+            whole_ = Point(0, name, "", "")
+            compare(folder, whole_, known)
+            problems += whole_.problems
         self.studies.append(
             {"study": name, "arms": arms, "pairs": self.pairs, "starts": starts, "kills": kills,
-             "finished_trials": found, "files_in_temporary_folder": scratch,
-             "problems": here_problems}
+             "finished_trials": len(kill_state.finished(folder / "mlflow.db")),
+             "files_in_temporary_folder": sum(1 for _ in (folder / "scratch").rglob("*")),
+             "problems": problems}
         )  # fmt: skip
-        say(f"{name}: {kills} kills, {starts} starts, {found} trials; {here_problems or 'whole'}")
-        if not here_problems:
+        say(f"{name}: {kills} kills, {starts} starts; {problems or 'whole'}")
+        if not problems and not self.keep:
             shutil.rmtree(folder)
 
-    def alone(self, command: Sequence[str], target: str, wanted: str | None) -> None:
-        """One kill of a trial or job, then the same command to its end."""
+    def alone(self, command: Sequence[str], aimed: Aim) -> None:
+        """One kill of a trial or job, the same command again to its end, and `deliver`."""
         work = "job of 2 ranks" if "distributed" in command[0] else "trial"
         folder = self.scratch / f"alone-{len(self.points)}"
         folder.mkdir()
-        point = Point(len(self.points), work, target, "")
+        point = Point(len(self.points), work, aimed.target, "")
         mark = f"{os.getpid()}-alone-{point.number}"
         with here(folder):
             life = Life(folder, command, mark)
-            if not aim(life, point, self.rng, wanted):
+            if not aim(life, point, self.rng, aimed.stage):
                 point.problems.append(f"ended before the kill: {last(life)}")
             elif strike(life, point):
                 life.process.wait(LIFE_SECONDS)
-            settle(life, point, {})
-            life = Life(folder, command, mark)
-            if (code := life.process.wait(LIFE_SECONDS)) != 0:
-                point.problems.append(f"the next start ended with exit code {code}: {last(life)}")
-            point.problems += [
-                f"orphan process after the end: {line}"
-                for line in kill_state.cleared(mark, CLEAR_SECONDS)[1]
-            ]
+            settle(life, point)
+            known = kill_state.finished(folder / "mlflow.db")
+            for again in (command, DELIVER):
+                life = Life(folder, again, mark)
+                if (code := self._end(life, point.problems)) != 0:
+                    point.problems.append(f"{again[0]} ended with exit code {code}: {last(life)}")
             left = kill_state.unfinished(folder / "mlflow.db") + kill_state.leftovers(folder)
             point.problems += [f"left over: {what}" for what in left]
-            point.finished_after = len(kill_state.finished(folder / "mlflow.db"))
-        self.points.append(point)
-        self._tell(point)
-        if not point.problems:
+            compare(folder, point, known)
+            point.problems += kill_state.records(folder)
+        self._add(point)
+        if not point.problems and not self.keep:
             shutil.rmtree(folder)
 
-    def _point(self, work: str, aimed: bool) -> Point:
-        target = self.rng.choices(list(TARGETS), list(TARGETS.values()))[0]
-        if aimed and target == WORKER:
-            target = STUDY
-        return Point(len(self.points), work, target, "")
+    def _end(self, life: Life, problems: list[str]) -> int:
+        """The exit code of a command that is left alone."""
+        try:
+            code = life.process.wait(max(1.0, LIFE_SECONDS - time.monotonic() + life.began))
+        except subprocess.TimeoutExpired:
+            problems.append(f"a start had not ended after {LIFE_SECONDS:.0f} s")
+            life.process.kill()
+            code = life.process.wait()
+        left = kill_state.cleared(life.mark, CLEAR_SECONDS)[1]
+        problems += [f"orphan process after the end: {line}" for line in left]
+        return code
+
+    def aims(self, points: int, most: int) -> Iterator[Aim]:
+        """At most `most` for one study, while fewer than `points` are done in all: half of them as
+        they fall, then those where they have fallen least."""
+        begun = len(self.points)
+        while len(self.points) < min(points, begun + most):
+            target = self.rng.choices(list(TARGETS), list(TARGETS.values()))[0]
+            if len(self.points) < points / 2:
+                yield Aim(target)
+            else:
+                # The stages of the supervisor are hit where it is hit.
+                yield Aim(STUDY if target == WORKER else target, self._least())
 
     def _least(self) -> str:
         hits = Counter(point.stage for point in self.points)
@@ -391,7 +403,8 @@ class Soak:
         self.rng.shuffle(aims)
         return min(aims, key=lambda stage: hits[stage])
 
-    def _tell(self, point: Point) -> None:
+    def _add(self, point: Point) -> None:
+        self.points.append(point)
         say(
             f"{point.number + 1}: {point.work}, {point.target} in '{point.stage}' {point.step} "
             f"(by {point.chosen}), clear after {point.clear_seconds:.1f} s, "
@@ -426,16 +439,14 @@ JOB = (
 )  # fmt: skip
 
 
-def others(soak: Soak, count: int) -> None:
-    """Trials alone and jobs, killed in turn."""
-    plan = [
-        (TRIAL, STUDY, "delivering"), (JOB, STUDY, "epochs"), (TRIAL, GROUP, "epochs"),
-        (JOB, WORKER, None), (TRIAL, TERMINATE, "model logging"), (JOB, GROUP, "delivering"),
-        (TRIAL, STUDY, "opening the store"), (JOB, INTERRUPT, "warm"), (TRIAL, COMPILER, None),
-        (JOB, STUDY, "start of a worker"),
-    ]  # fmt: skip
-    for number in range(count):
-        soak.alone(*plan[number % len(plan)])
+DELIVER = ("entrypoints.deliver",)
+ALONE = (
+    (TRIAL, Aim(STUDY, "delivering")), (JOB, Aim(STUDY, "epochs")), (TRIAL, Aim(GROUP, "epochs")),
+    (JOB, Aim(WORKER)), (TRIAL, Aim(TERMINATE, "model logging")), (JOB, Aim(GROUP, "delivering")),
+    (TRIAL, Aim(STUDY, "opening the store")), (JOB, Aim(INTERRUPT, "warm")),
+    (TRIAL, Aim(COMPILER)), (JOB, Aim(STUDY, "start of a worker")),
+    (TRIAL, Aim(STUDY, "recording")), (JOB, Aim(TERMINATE, "epochs")),
+)  # fmt: skip
 
 
 def counts(points: Sequence[Point]) -> list[dict[str, Any]]:
@@ -519,26 +530,26 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--points", type=whole, default=50, help="kills of studies")
-    add("--others", type=int, default=10, help="kills of trials alone and of jobs of 2 ranks")
+    add(
+        "--others",
+        type=int,
+        default=len(ALONE),
+        help="kills of trials alone and of jobs of 2 ranks",
+    )
     add("--pairs", type=whole, default=2, help="of each study")
     add("--kills", type=whole, default=6, help="of one study at most")
     add("--seed", type=int, default=0)
     add("--output", type=Path, default=Path("results/kill-soak"))
     add("--scratch", type=Path, help="folder of the studies; kept where something was wrong")
     options = parser.parse_args(given)
-    if sys.platform != "linux":
-        print(
-            "Error: processes are found in /proc, which is on Linux; run it there", file=sys.stderr
-        )
-        return 2
     options.output.mkdir(parents=True, exist_ok=True)
     scratch = options.scratch or Path(tempfile.mkdtemp(prefix="kill-soak-"))
     scratch.mkdir(parents=True, exist_ok=True)
     soak, start = Soak(options.seed, scratch.resolve(), options.pairs), time.monotonic()
     while len(soak.points) < options.points:
-        # Half of the points as they fall, then where they have fallen least.
-        soak.study(options.points, options.kills, aimed=len(soak.points) >= options.points / 2)
-    others(soak, options.others)
+        soak.study(soak.aims(options.points, options.kills))
+    for number in range(options.others):
+        soak.alone(*ALONE[number % len(ALONE)])
     write(soak, options, time.monotonic() - start)
     wrong = (
         sum(bool(p.problems) for p in soak.points),

@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from analysis import comparison
 from measurement.errors import InputError
-from tracking import names, read
+from tracking import names, outbox, read
 
 MARK = "KILL_SOAK_MARK"
 # Of MLflow's own tables, what belongs to a run.
@@ -30,11 +30,7 @@ def marked(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if (
-                f"{MARK}={mark}".encode()
-                in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
-                and process.status() != psutil.STATUS_ZOMBIE
-            ):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.Error, OSError):
             continue  # it has ended, or is another user's
@@ -141,7 +137,7 @@ def whole(study: str, folder: Path) -> list[str]:
     for name in ("report.html", "report.md", "comparisons.csv", "trials.csv"):
         if not (report / name).is_file() or not (report / name).stat().st_size:
             problems.append(f"the report has no {name}")
-    return problems + half_pairs(study)
+    return problems + records(folder) + half_pairs(study)
 
 
 def incomplete(row: read.Row) -> list[str]:
@@ -182,6 +178,24 @@ def incomplete(row: read.Row) -> list[str]:
     return problems
 
 
+def records(folder: Path) -> list[str]:
+    """Local records that are not exactly one run of the same status."""
+    found: dict[str, list[str]] = {}
+    with closing(sqlite3.connect(folder / "mlflow.db", timeout=60)) as database:
+        for record, status in database.execute(
+            "SELECT t.value, r.status FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
+            "WHERE t.key = ?",
+            (names.RECORD,),
+        ):
+            found.setdefault(record, []).append(status)
+    kept = [outbox.read(path) for path in outbox.folders(folder / outbox.RECORDS)]
+    return [
+        f"record {one.folder.name} ({one.record.status}) has the runs {found.get(one.id, [])}"
+        for one in kept
+        if found.get(one.id, []) != [one.record.status]
+    ]
+
+
 def unfinished(store: Path) -> list[str]:
     """Runs and models that nobody is at work on any more but that say so."""
     with closing(sqlite3.connect(store, timeout=60)) as database:
@@ -201,6 +215,6 @@ def leftovers(folder: Path) -> list[str]:
             folders[:] = [name for name in folders if name == "mlruns"]
         for name in files:
             known = (".tmp", ".lock", ".part", ".new", "-journal", "-wal", "-shm")
-            if name.endswith(known) or name.startswith(("tmp", ".tmp")):
+            if name.endswith(known) or name.startswith(("tmp", ".tmp", "reserve")):
                 found.append(os.path.relpath(os.path.join(path, name), folder))
     return found

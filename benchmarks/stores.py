@@ -32,6 +32,7 @@ from mlflow.store.tracking.dbmodels.models import (
 )
 from mlflow.tracking import MlflowClient
 
+from entrypoints.processes import ends_with_parent
 from measurement.errors import InputError
 from tracking import names, stated
 
@@ -168,9 +169,11 @@ def server(
     with socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "artifacts")]
+    words = ["--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
     words += ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), *more]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    # It may hold a password, and everybody sees a command.
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri
     # No job queue: it is for traces, and its processes would share the cores with what is timed.
     environment |= {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -183,6 +186,7 @@ def server(
             env=environment | dict(variables or {}),
             stdout=log,
             stderr=log,
+            preexec_fn=ends_with_parent(),
         )
     try:
         address = f"http://127.0.0.1:{port}"

@@ -3,7 +3,6 @@ ends them all when one fails: in a stated time, with the reason in one line, and
 
 from __future__ import annotations
 
-import ctypes
 import json
 import re
 import secrets
@@ -26,6 +25,7 @@ from entrypoints.processes import (
     Listener,
     OutOfMemory,
     TrialFailed,
+    ends_with_parent,
     environment,
     last_line,
     out_of_memory_of,
@@ -149,7 +149,7 @@ def run_job(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a Ctrl-C is the supervisor's to handle
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=ends_with_parent(),
         )
         local.launcher = process.pid
         try:
@@ -159,14 +159,6 @@ def run_job(
             local.look()
             local.close()
     return _outcome(local, process, spec, folder, hosts, own)
-
-
-def _end_with_parent() -> None:
-    """Of the launcher: it ends with the supervisor, even one that is killed; so do its ranks with it."""
-    _LIBC.prctl(1, signal.SIGKILL)
-
-
-_LIBC = ctypes.CDLL(None)  # loaded now: between fork and exec nothing may be
 
 
 def _command(

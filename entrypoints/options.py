@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -42,6 +46,24 @@ def tidy() -> None:
         click.echo(
             f"the run of this command is not looked through for private names: {error}", err=True
         )
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM, by which a queue or a container ends a command, is taken as Ctrl-C is: what runs is
+    closed as KILLED and what was measured is delivered. The one that was there before comes back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def whole(minimum: int) -> click.IntRange:

@@ -6,10 +6,8 @@ output stays free for whatever a library prints.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -179,8 +177,8 @@ def fits(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
 
 def main() -> int:
     spec = json.loads(Path(sys.argv[1]).read_text())
-    if sys.platform == "linux":  # end with the supervisor, even if it is killed
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    # What a worker starts, such as a compiler, must not keep the pipe open when the worker is gone.
+    os.set_inheritable(int(sys.argv[2]), False)
     with os.fdopen(int(sys.argv[2]), "w") as stream:
         emit = Emitter(stream)
         try:

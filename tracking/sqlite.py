@@ -1,15 +1,27 @@
-"""A new SQLite store is there whole or not at all."""
+"""A new SQLite store is there whole or not at all, and whoever reads or writes one waits for its turn."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy
 from mlflow.store.db import utils
+
+BUSY_MILLISECONDS = 60_000
+"""That a read or write waits for those of other processes; Python's default is 5 seconds, and MLflow
+sets 20 where it opens a session of its own."""
+
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
+def _patient(connection: Any, _record: Any) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
 
 
 def make(uri: str) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,61 +11,84 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import models
+from benchmarks import kill_soak, kill_state
+from benchmarks.kill_soak import Aim
 from entrypoints import study
 from measurement.errors import InputError
-from tests.entrypoints.conftest import ROOT, invoke
+from tests.entrypoints.conftest import invoke
 from tracking import names, read
 
 Run = Callable[..., tuple[int, str, str]]
 
-TINY = (
-    "--name", "tiny", "--arms", "mlx, mlx threads=1", "--pairs", "2", "--epochs", "1", "--preset",
-    "smoke", "--dataset", "synthetic", "--device", "cpu", "--gap_seconds", "0",
-)  # fmt: skip
+AIMS = (Aim("study", "artifacts"), Aim("group", "report writing"))
 
 
-def count() -> int:
-    return len(read.trials("tiny"))
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[kill_soak.Soak, Path]:
+    """The short form of benchmarks/kill_soak: a study of two pairs, killed twice, and its folder."""
+    scratch = tmp_path_factory.mktemp("soak")
+    soak = kill_soak.Soak(seed=0, scratch=scratch, pairs=2, keep=True)
+    soak.study(iter(AIMS))
+    return soak, scratch / "study-0"
+
+
+@pytest.fixture
+def killed_folder(killed: tuple[kill_soak.Soak, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of that study, where a command finds itself with its store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{killed[1]}/mlflow.db")
+    monkeypatch.chdir(killed[1])
+    return killed[1]
 
 
 def test_a_killed_study_goes_on_where_it_stopped(
-    store: Path, capsys: pytest.CaptureFixture[str]
+    killed: tuple[kill_soak.Soak, Path], killed_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "entrypoints.study", *TINY],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while count() < 2 and time.monotonic() < deadline:
-        time.sleep(0.2)
-    time.sleep(0.5)  # into the next trial
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = count()
-    assert 2 <= before < 6
+    points, (study,) = killed[0].points, killed[0].studies
+    assert [(point.stage, point.problems) for point in points] == [(a.stage, []) for a in AIMS]
+    assert (study["starts"], study["finished_trials"], study["problems"]) == (3, 6, [])
+    log = (killed_folder / "log").read_text()
+    assert "1 of 6 trials are done already" in log and "6 of 6 trials are done already" in log
 
-    assert invoke("study", *TINY) == 0
-    err = capsys.readouterr().err
-    assert f"{before} of 6 trials are done already" in err
-    rows = read.trials("tiny")
-    assert len(rows) == len({(row.pair, row.arm) for row in rows}) == 6
-    statuses = [run.info.status for run in MlflowClient().search_runs(["0"])]
-    assert "RUNNING" not in statuses
-    assert Path("results/tiny/report.html").is_file()
-
-    assert invoke("study", *TINY[:-4], "--epochs", "2", *TINY[-4:]) == 2
-    assert "exists with another epochs (1 against 2)" in capsys.readouterr().err
+    _, *words = kill_soak.words("soak-0", kill_soak.ARMS[0], pairs=2)
+    assert invoke("study", *words, "--epochs", "2") == 2
+    assert "exists with another epochs (4 against 2)" in capsys.readouterr().err
 
 
-def test_every_pair_has_one_seed_and_the_order_is_recorded(store: Path) -> None:
-    assert invoke("study", *TINY) == 0
-    design = read.study("tiny")
-    rows = read.trials("tiny")
+def test_every_pair_has_one_seed_and_the_order_is_recorded(killed_folder: Path) -> None:
+    design = read.study("soak-0")
+    rows = read.trials("soak-0")
     assert design.arms == ("mlx", "mlx threads=1", "mlx threads=1 (again)")
     assert [row.arm for row in rows] == design.design["order"]
     assert {row.pair: row.seed for row in rows} == {0: 0, 1: 1}
     assert {row.cell["threads"] for row in rows if row.arm == "mlx threads=1"} == {"1"}
+
+
+def test_what_a_killed_study_must_not_do_is_seen(
+    killed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each check of benchmarks/kill_state speaks where something is wrong."""
+    shutil.copytree(killed_folder, copy := tmp_path / "copy")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy}/mlflow.db")
+    before = kill_state.finished(copy / "mlflow.db")
+    assert len(before) == 6 and kill_state.whole("soak-0", copy) == []
+    client, (first, second, *_, last) = MlflowClient(), read.trials("soak-0")
+    client.set_tag(first.run_id, "flags", "")  # a run that is changed,
+    client.set_terminated(second.run_id, "RUNNING")  # one that is lost, left open, not in its slot,
+    twin = client.create_run("0", tags=dict(client.get_run(last.run_id).data.tags))
+    client.set_terminated(twin.info.run_id)  # one that is there twice and has no values,
+    (copy / "mlruns/records/x.new").touch()  # and a file of nobody.
+    kill_soak.compare(copy, point := kill_soak.Point(0, "", "", ""), before)
+    assert {problem.split()[-1] for problem in point.problems} == {"changed", "lost"}
+    found = " ".join(kill_state.whole("soak-0", copy))
+    for words in (
+        "missing: {(",
+        "twice: [(",
+        "artifacts: ",
+        "RUNNING: ",
+        "left in ",
+        "has the runs",
+    ):
+        assert words in found
 
 
 def test_default_arms_compare_like_with_like() -> None:
