@@ -35,7 +35,7 @@ def tidy() -> None:
     """Takes out what is private of the run of this command, if `mlflow run` has opened one. Raises
     InputError where the store cannot be reached."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
-    if not run_id or private.kept():
+    if not run_id:
         return
     with reachable():
         client = MlflowClient()
@@ -66,6 +66,8 @@ def tidy() -> None:
 def _tags(run: Run) -> dict[str, str]:
     """The tags to change."""
     changed = {key: private.clean(value) for key, value in run.data.tags.items()}
+    if private.kept():  # names and folders; credentials are gone by now
+        return {key: value for key, value in changed.items() if value != run.data.tags[key]}
     if _USER in changed:
         changed[_USER] = UNKNOWN
     source = changed.get(_SOURCE, "")
@@ -81,6 +83,8 @@ def _params(run: Run) -> dict[str, str]:
 
 def _names(user: str | None) -> bool:
     """Whether it is anybody's name: root and the like are on every machine."""
+    if private.kept():
+        return False
     return bool(user) and user != UNKNOWN and not private.ordinary(str(user))
 
 
@@ -89,7 +93,7 @@ def _write(
 ) -> None:
     if connection.dialect.name == "sqlite":  # or the old bytes would stay in the file
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
-    changes = [("user", "", UNKNOWN)]
+    changes = [] if private.kept() else [("user", "", UNKNOWN)]
     changes += [("tag", key, value) for key, value in tags.items()]
     changes += [("param", key, value) for key, value in params.items()]
     for kind, key, value in changes:

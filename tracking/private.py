@@ -259,8 +259,10 @@ _NAMING_USERS = ("LOGNAME", "USER", "SUDO_USER", "USERNAME", "MLFLOW_TRACKING_US
 
 
 def _secret(value: str) -> bool:
-    """A setting such as `true`, a number of seconds or a socket's path is none."""
-    return len(value) >= _LEAST_SECRET and not value.isdigit() and not value.startswith("/")
+    """A setting such as `true`, a number of seconds, a socket's path or a word of ours is none."""
+    if len(value) < _LEAST_SECRET or value.isdigit() or value.startswith("/"):
+        return False
+    return not ordinary(value)
 
 
 @cache

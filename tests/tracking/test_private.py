@@ -147,3 +147,21 @@ def test_the_run_that_mlflow_opened_loses_its_users_name(
     assert [word for word in PRIVATE if word.encode() in content] == []
     assert capsys.readouterr().err == ""
     adopted.tidy()  # nothing left to do
+
+
+def test_names_that_are_asked_for_stay_in_the_run_and_its_remotes_token_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv(private.KEEP_NAMES, "true")
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(None)
+    client = MlflowClient(uri)
+    run_id = opened(client, client.create_experiment("e", str(tmp_path / "artifacts")))
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    adopted.tidy()
+    run = client.get_run(run_id)
+    assert run.info.user_id == run.data.tags["mlflow.user"] == USER
+    assert run.data.tags["mlflow.source.name"] == f"{HOME}/study"
+    assert b"ghs_tokenInGitRemote99" not in (tmp_path / "mlflow.db").read_bytes()
