@@ -318,7 +318,8 @@ def deliver(base: Path, copies: bool = False) -> tuple[list[Line], int]:
             except InputError as error:
                 lines.append(Line(kept.record.name, "left", f"{error} ({kept.folder})"))
             else:
-                cut = " (cut off while it was measured)" if kept.running else ""
+                killed = kept.running and outbox.read(kept.folder).record.status == "KILLED"
+                cut = " (cut off while it was measured: KILLED)" if killed else ""
                 lines.append(Line(kept.record.name, "delivered", f"run {run_id}{cut}"))
     return lines, there
 

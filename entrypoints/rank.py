@@ -15,10 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import psutil
@@ -32,6 +32,7 @@ from entrypoints.worker import Emitter, keep, save_trace
 from measurement import blas, energy, job, machine
 from measurement.audit import completed, parity_difference
 from measurement.checkpoints import Checkpoints
+from measurement.disk import Appender
 from measurement.errors import InputError
 from measurement.framework import Ranks
 from measurement.trial import Batches, Plan, run
@@ -83,7 +84,7 @@ def end_with_launcher() -> None:
 class Rank:
     """What a rank is, and what it says of itself."""
 
-    def __init__(self, spec: dict[str, Any], folder: Path, stream: TextIO) -> None:
+    def __init__(self, spec: dict[str, Any], folder: Path, stream: Appender) -> None:
         self.spec, self.folder = spec, folder
         self._emitter = Emitter(stream)
         self.watchdog = Watchdog(spec["timeout_seconds"], self._emitter)
@@ -288,7 +289,8 @@ def measure(rank: Rank) -> None:
         "samples": node.samples(),
         "restarts": int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
     }
-    (rank.folder / f"rank-{framework.rank}.json").write_text(json.dumps(said))
+    own = rank.folder / f"rank-{framework.rank}.json"
+    keep(lambda: own.write_text(json.dumps(said)), own, rank.emit)
     rank.emit("gather", {})
     everybody = [json.loads(value) for value in framework.gather(json.dumps(said).encode())]
     if framework.rank == 0:
@@ -364,7 +366,7 @@ def main(actions: Mapping[str, Callable[[Rank], None]] = ACTIONS) -> int:
     folder = Path(spec["folder"])
     folder.mkdir(parents=True, exist_ok=True)  # on another host there is none yet
     code = 0
-    with (folder / f"events-{number()}.jsonl").open("a") as stream:
+    with closing(Appender(folder / f"events-{number()}.jsonl")) as stream:
         rank = Rank(spec, folder, stream)
         rank.emit("start", {"pid": os.getpid(), "rank": number()})
         try:

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -513,7 +514,8 @@ def alone(name: str) -> Iterator[None]:
     path = folder / hashlib.sha256(f"{store.address()} {name}".encode()).hexdigest()[:32]
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
+        found = folder.lstat()
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
             raise PermissionError(f"{folder} is another user's")
         with disk.locked(path) as got:
             if not got:

@@ -22,7 +22,7 @@ from entrypoints.session import GenerationSession, Session, open_session
 from entrypoints.switch_session import SwitchSession
 from measurement import blas, generation, inference, streaming, switching
 from measurement.audit import completed
-from measurement.disk import give_back
+from measurement.disk import Appender, give_back
 from measurement.errors import InputError
 from measurement.evidence import Evidence
 from measurement.generation import Generation
@@ -39,7 +39,7 @@ TEXT = "text.md"
 class Emitter:
     """Writes one JSON object a line. When the supervisor is gone the worker ends too."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | Appender) -> None:
         self._stream = stream
 
     def __call__(self, event: str, values: dict[str, Any]) -> None:

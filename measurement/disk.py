@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -73,21 +74,31 @@ class Appender:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._lock = threading.Lock()
         self.waiting = b""
         """What is not on disk yet."""
 
     def __call__(self, line: str) -> None:
-        self.waiting += line.encode()
-        try:
-            self._write()
-        except OSError:
-            if give_back(self._path.parent):
-                with suppress(OSError):  # then it waits for the next line, or the end
-                    self._write()
+        with self._lock:
+            self.waiting += line.encode()
+            try:
+                self._write()
+            except OSError:
+                if give_back(self._path.parent):
+                    with suppress(OSError):  # then it waits for the next line, or the end
+                        self._write()
 
     def _write(self) -> None:
         while self.waiting:
             self.waiting = self.waiting[os.write(self._handle, self.waiting) :]
+
+    def write(self, text: str) -> int:
+        """As of any stream of text."""
+        self(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back that there is room for."""
 
     def close(self) -> bool:
         """Everything to the disk; False where a part of it found no room."""

@@ -21,6 +21,7 @@ from mlflow.tracking import MlflowClient
 from entrypoints import deliver, keeping
 from entrypoints.deliver import Courier, send, send_folder
 from measurement.errors import InputError
+from serving import log
 from tests.entrypoints.conftest import use_store
 from tests.entrypoints.faulty_server import Faults, serving
 from tests.serving.served import write_trial
@@ -122,9 +123,17 @@ def test_a_delivery_repeated_adds_nothing(server: Faults) -> None:
     assert send(kept) == run_id == assert_once(kept)
 
 
-def test_a_delivery_cut_off_at_every_call_in_turn_ends_whole(server: Faults) -> None:
+def test_a_delivery_cut_off_at_every_call_in_turn_ends_whole(
+    server: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each attempt comes one call further than the one before: every call is once the last, done by
     the store and not known to be."""
+
+    def saved(folder: Path, path: Path, *rest: object) -> None:
+        path.mkdir()
+        (path / "MLmodel").write_text("flavors: {}")
+
+    monkeypatch.setattr(log, "save_model", saved)  # half of an attempt's time
     kept = whole()
     for calls in range(1, 100):
         server.dies_after(calls)
