@@ -21,7 +21,8 @@ ENOUGH = 3  # runs of a candidate, below which nothing is called clear
 SPEED = {**PRIMARY, "train": "train/items_per_second"}
 """What single runs of a mode are compared by; a training's time depends on its epochs too."""
 SPOILT = frozenset(
-    ("LOAD", "STOLEN-CPU", "BATTERY", "LOW-POWER", "THERMAL", "SWAP", "ROSETTA", "AUDIT", "DIVERGED", "TF32")
+    ("LOAD", "STOLEN-CPU", "BATTERY", "LOW-POWER", "THERMAL", "SWAP", "ROSETTA", "AUDIT", "DIVERGED", "TF32",
+     "CLOCK", "CPU-QUOTA", "GPU-SHARED", "SUSPENDED")
 )  # fmt: skip
 """Flags of a run whose time is not to be believed."""
 

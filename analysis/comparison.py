@@ -467,7 +467,10 @@ def _summary(table: Table, arm: str, drifts: dict[str, Flag]) -> ArmSummary:
 def _headline(found: list[Comparison], study: Study) -> str:
     """The verdicts on the primary metric, headline first."""
     primary = [c for c in found if c.metric == study.metric]
-    return "\n".join(f"{wording.ROLES.get(c.role, c.role)}: {c.verdict}." for c in primary)
+    return "\n".join(
+        f"{wording.ROLES.get(c.role, c.role)}: {c.verdict}{conditions.marked(c.flags)}."
+        for c in primary
+    )
 
 
 def _notes(table: Table, found: list[Comparison]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from analysis.flags import TRIAL_REMEDIES, Flag
 from measurement import energy, memory
 
 if TYPE_CHECKING:
@@ -59,6 +60,21 @@ def fisher(count: int, n: int, other: int, m: int) -> float:
     met = count + other
     ways = sum(math.comb(n, k) * math.comb(m, met - k) for k in range(count, min(n, met) + 1))
     return ways / math.comb(n + m, met)
+
+
+def marked(found: Sequence[Flag]) -> str:
+    """The flags that trials of a comparison carry, to stand behind its verdict; "" where none does.
+
+    >>> from analysis.flags import trial_flag
+    >>> marked([trial_flag("LOAD", 4, 12), trial_flag("BATTERY", 12, 12)])
+    ' (LOAD in 4 of 12 trials, BATTERY in 12 of 12 trials)'
+    """
+    said = [
+        f"{flag.name} in {flag.sentence[: flag.sentence.index('trials') + len('trials')]}"
+        for flag in found
+        if flag.name in TRIAL_REMEDIES and " trials " in flag.sentence
+    ]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def meter_refusal(metric: str, rows_a: Sequence[Row], rows_b: Sequence[Row]) -> str | None:

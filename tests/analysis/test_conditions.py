@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import conditions, fairness
+from analysis import comparison, conditions, fairness, report
 from measurement import energy
-from tests.analysis.rows import rows
+from tests.analysis.rows import rows, study
 from tracking.read import Row
 
 A, B = "mlx blas=mkl", "pytorch blas=mkl"
@@ -75,6 +75,22 @@ def test_a_study_refuses_the_ratio_and_keeps_every_trial() -> None:
     pairs = list(zip(range(6), flagged(a, "THERMAL", 6), b, strict=True))
     assert "THERMAL" in (fairness.refusal("headline", pairs) or "")
     assert fairness.refusal("headline", list(zip(range(6), a, b, strict=True))) is None
+
+
+def test_flagged_trials_stay_and_their_flags_stand_with_every_verdict() -> None:
+    """Both arms met it alike: the ratio stands, of all pairs, with the flag beside it wherever it is
+    shown."""
+    clean = rows()
+    given = [replace(r, flags=("LOAD",)) if r.pair in (0, 1, 2) else r for r in clean]
+    found = comparison.analyse(study(), given, np.random.default_rng(0))
+    headline = next(c for c in found.comparisons if c.role == "headline")
+    assert headline.ratio and headline.ratio.n == 6
+    said = "LOAD in 6 of 12 trials"
+    assert said in found.headline.splitlines()[0]
+    assert said in report.terminal(found) and said in report.markdown(found)
+    assert said in report.html(found, [])
+    assert "LOAD" in {flag.name for flag in headline.flags}
+    assert "LOAD" not in comparison.analyse(study(), clean, np.random.default_rng(0)).headline
 
 
 # --- meters

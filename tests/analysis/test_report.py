@@ -43,7 +43,7 @@ def test_terminal_shows_every_headline_metric_and_ends_with_the_verdict(findings
 
 
 def test_a_flag_of_the_whole_pairing_is_said_once(findings):
-    assert report.terminal(findings).count("REFERENCE-BLAS") == 2  # two pairings carry it
+    assert report.terminal(findings).count("! REFERENCE-BLAS:") == 2  # two pairings carry it
 
 
 def test_csv_has_one_row_per_pairing_and_metric_at_full_precision(findings, tmp_path):
