@@ -22,6 +22,7 @@ import click
 
 from entrypoints import agreement
 from entrypoints.options import Command
+from measurement import disk
 from measurement.errors import InputError
 from serving.log import log_model
 from tracking import delivery, outbox, read, write
@@ -228,6 +229,7 @@ def send_folder(folder: Path, most: float = float("inf")) -> str:
     with outbox.locked(folder, _WAIT_SECONDS) as got:
         if not got:
             raise Busy(f"{folder.name} is in use by another process")
+        disk.sweep(folder)
         kept = outbox.read(folder)  # now: the other one may have changed it
         if kept.running:
             kept = _ended(kept)

@@ -31,6 +31,12 @@ def write(path: Path, content: str | bytes) -> None:
     sync(path.parent)
 
 
+def sweep(folder: Path) -> None:
+    """Removes what writes that were cut off have left; nobody else may be writing there."""
+    for left in folder.rglob("*.new"):
+        left.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """A file's or a folder's own content to the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -35,6 +35,14 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == "before" and [*tmp_path.iterdir()] == [path]
 
 
+def test_what_a_write_left_that_was_cut_off_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "artifacts").mkdir()
+    for name in ("record.json", "record.json.new", "artifacts/a.json.new"):
+        (tmp_path / name).write_text("x")
+    disk.sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["artifacts", "record.json"]
+
+
 def test_space_is_taken_and_given_back(tmp_path: Path) -> None:
     disk.reserve(tmp_path, 2**20)
     assert (tmp_path / disk.RESERVE).stat().st_blocks * 512 >= 2**20
