@@ -40,6 +40,7 @@ SOUND = "none (sound)"
 ALL = FAULTS | OF_STUDIES
 OTHER = {"mlx": "pytorch", "pytorch": "mlx"}
 _SEED = 0
+_RESULT = "SELFTEST_RESULT"  # the file that the process with a store of its own writes
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,8 @@ def run_apart(only: str, folder: Path) -> list[Outcome]:
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
     }
     result = folder / "selftest.json"
-    words = ["-m", "entrypoints.selftest", "--only", only, "--result", str(result)]
+    values[_RESULT] = str(result)
+    words = ["-m", "entrypoints.selftest", "--only", only]
     done = subprocess.run([sys.executable, *words], cwd=folder, env=values)
     if done.returncode or not result.exists():
         raise InputError(
@@ -281,10 +283,9 @@ def run_apart(only: str, folder: Path) -> list[Outcome]:
 
 @click.command(cls=Command, help=__doc__)
 @click.option("--only", default="all", show_default=True, help="classes or faults, as in T,E")
-@click.option("--result", default="", hidden=True)
-def main(only: str, result: str) -> None:
+def main(only: str) -> None:
     chosen(only)
-    if result:
+    if result := os.environ.get(_RESULT):
         inside(only, Path(result))
         return
     run_id = write.adopt("selftest", "selftest")
