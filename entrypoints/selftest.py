@@ -40,6 +40,7 @@ SOUND = "none (sound)"
 ALL = FAULTS | OF_STUDIES
 OTHER = {"mlx": "pytorch", "pytorch": "mlx"}
 _SEED = 0
+_TOGETHER = 10  # faults of one study, whose design has to fit into a tag of 8,000 characters
 _RESULT = "SELFTEST_RESULT"  # the file that the process with a store of its own writes
 
 
@@ -87,7 +88,9 @@ class Pipeline:
     def outcomes(self) -> Iterable[Outcome]:
         trials = [f for f in self.faults if f.of_an_arm or f.arm]
         for workload in dict.fromkeys(fault.workload for fault in trials):
-            yield from self._arms(workload, [f for f in trials if f.workload == workload])
+            own = [f for f in trials if f.workload == workload]
+            for number, start in enumerate(range(0, len(own), _TOGETHER)):
+                yield from self._arms(workload, number, own[start : start + _TOGETHER])
         if recorded := [f for f in self.faults if f.study or f.around]:
             yield from self._recorded(recorded)
 
@@ -96,13 +99,13 @@ class Pipeline:
         words = [given or self.sound[framework]]
         return " ".join([*words, f"fault={fault.name}"] if fault.of_an_arm else words)
 
-    def _arms(self, workload: str, faults: Sequence[Fault]) -> Iterable[Outcome]:
+    def _arms(self, workload: str, number: int, faults: Sequence[Fault]) -> Iterable[Outcome]:
         """One block of all arms of a workload; each against the other framework's sound one."""
         broken = {self._arm(f, framework): f for f in faults for framework in f.frameworks}
         arms = [*self.sound.values(), *broken]
         pairs = [(self.sound["mlx"], self.sound["pytorch"])]
         pairs += [(arm, self.sound[OTHER[arm.split()[0]]]) for arm in broken]
-        name = f"selftest-{workload}"
+        name = f"selftest-{workload}-{number}"
         failures = self._run(name, workload, arms, pairs, 1)
         own, compared = self._analysed(name)
         found = {(c.numerator, c.denominator, c.metric): c for c in compared}

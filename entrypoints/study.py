@@ -52,6 +52,9 @@ from tracking.outbox import Kept
 from tracking.store import StoreAway
 
 
+_LONGEST_DESIGN = 8000  # characters of a tag that MLflow keeps
+
+
 def default_arms(device: str, as_shipped: bool = True) -> tuple[list[str], list[dict[str, str]]]:
     """(arms, comparisons). The A/A arm is PyTorch a second time.
 
@@ -303,7 +306,13 @@ def _slot(trial: Kept) -> tuple[int, str]:
 
 def _begin(folder: Path, name: str, plan: dict[str, Any], run_id: str) -> Kept:
     """The new record of this machine's part. Raises InputError."""
-    tags = {"study": name, "design": json.dumps(plan), "machine": plan["machine"]}
+    text = json.dumps(plan)
+    if len(text) > _LONGEST_DESIGN:
+        raise InputError(
+            f"the design of study '{name}' has {len(text)} characters, of which a store keeps "
+            f"{_LONGEST_DESIGN}; expected fewer arms or pairs: make two studies of it"
+        )
+    tags = {"study": name, "design": text, "machine": plan["machine"]}
     shown = {
         k: plan[k] for k in ("workload", "preset", "pairs", "epochs", "dataset", "metric", "margin")
     }
