@@ -51,7 +51,6 @@ from tracking import digest, names, outbox, private, read, store, write
 from tracking.outbox import Kept
 from tracking.store import StoreAway
 
-
 _LONGEST_DESIGN = 8000  # characters of a tag that MLflow keeps
 
 
