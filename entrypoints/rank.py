@@ -360,6 +360,8 @@ ACTIONS: Mapping[str, Callable[[Rank], None]] = {"measure": measure, "trace": tr
 def main(actions: Mapping[str, Callable[[Rank], None]] = ACTIONS) -> int:
     if sys.platform == "linux":  # end with the launcher, even if it is killed
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() == 1:  # it has been killed already
+            return 1
     spec = json.loads(sys.argv[1])
     if spec["backend"] == "mpi" and number() == 0:  # which is where mlx.launch is
         end_with_launcher()
