@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -32,6 +32,7 @@ from entrypoints.faults.recorded import without_doubts
 from entrypoints.options import Command
 from entrypoints.processes import ROOT
 from entrypoints.study import Sources
+from measurement.doubts import UNTRUSTED
 from measurement.errors import InputError
 from measurement.schedule import AGAIN, blocks
 from tracking import read, write
@@ -206,6 +207,9 @@ def _outcome(
         return _named(fault, arm, said, "conditions")
     if fault is None:
         return _named(None, arm, said, "analysis")
+    doubt = said.partition(":")[0]
+    if doubt in UNTRUSTED and arm in said:  # whatever else it was to be: its times are not trusted
+        return _named(replace(fault, caught_by=(doubt,)), arm, said, "trial")
     if said and any(word in said for word in fault.caught_by):
         of_trial = said.partition(":")[0] in TRIAL_REMEDIES
         return _named(fault, arm, said, "trial" if of_trial else "analysis")

@@ -35,7 +35,7 @@ def _in_the_background(adapter: Any) -> None:
     write = adapter.write_parameters
 
     def later(step: Any, state: Any, on: bool) -> Any:
-        now = compiled(step, state, on)
+        now = compiled(step, state, False)  # PyTorch's compiler is not for another thread
         return lambda *batch: queue.submit(now, *batch)
 
     def drained(function: Any) -> Any:

@@ -316,5 +316,5 @@ def test_a_server_that_does_not_answer_is_one_line(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     code, out, err = run("auto", *SMOKE)
-    assert code == 2 and out == ""
+    assert code == 75 and out == ""  # try again later: see docs/DELIVERY.md
     assert "http://127.0.0.1:9 cannot be used" in err and len(err.strip().splitlines()) == 1

@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 import frameworks
 import models
 from entrypoints import processes
+from measurement import disk
 from measurement.audit import parity_difference, receipt_difference
 from tests.entrypoints.conftest import invoke
 from tracking import names
@@ -130,9 +131,13 @@ def test_a_trained_model_is_evaluated_without_training(
 
 @pytest.mark.parametrize("framework", models.frameworks("mnist"))
 def test_a_trial_without_enough_memory_is_a_flagged_run(
-    store: Path, framework: str, capsys: pytest.CaptureFixture[str]
+    store: Path,
+    framework: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = ("--epochs", "1", "--hidden_size", "1000000000")
+    monkeypatch.setattr(disk, "reserve", lambda folder, size_bytes: None)  # no disk has that room
     assert invoke("trial", "mnist", framework, *SMOKE, *on_cpu("mnist"), *words) == 1
     said = capsys.readouterr().err
     assert "out of memory on device=cpu with batch_size=256 of mnist" in said

@@ -102,7 +102,7 @@ def test_losses_and_weights_are_those_of_one_process(
         "mnist", framework, tmp_path / "job", alone, trace["parity"], reference["parity"]
     )
     assert [check.what for check in checks if check.difference] == []
-    assert len(checks) == 5
+    assert len(checks) == 6
 
 
 @needs_mlx

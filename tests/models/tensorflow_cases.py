@@ -17,6 +17,7 @@ import numpy as np
 from twins import config_of, evidence, session, source
 
 from measurement.evidence import Evidence
+from measurement.operations import Counted, Operations
 from models.parameters import draw
 
 KINDS = ("outputs", "gradients", "updates")
@@ -141,7 +142,11 @@ def read_evidence(folder: Path) -> Evidence:
     for kind in KINDS:
         with np.load(folder / f"{kind}.npz") as stored:
             arrays[kind] = {name: stored[f"{i}"] for i, name in enumerate(found["names"][kind])}
-    return Evidence(**arrays, **found["rest"])
+    rest = found["rest"]
+    if counted := rest.get("counted"):
+        calls = {name: Operations(**call) for name, call in counted["calls"].items()}
+        rest = {**rest, "counted": Counted(calls, counted["stored"])}
+    return Evidence(**arrays, **rest)
 
 
 def main() -> None:

@@ -137,8 +137,8 @@ def test_all_on_one_side_gives_the_least_p(n):
 @settings(deadline=None, max_examples=60)
 def test_anytime_interval_holds_the_planned_one(arms):
     anytime, planned = anytime_ratio(*arms), paired_ratio(*arms)
-    assert anytime.low <= planned.low
-    assert anytime.high >= planned.high
+    assert anytime.low <= planned.low * (1 + 1e-12)  # a logarithm and back rounds
+    assert anytime.high >= planned.high * (1 - 1e-12)
     assert anytime.p >= planned.p
     assert anytime.estimate == planned.estimate
 
