@@ -211,7 +211,7 @@ def test_an_adapter_serves_the_thread_that_made_it_and_others(framework):
 def test_an_embedding_is_learnt_without_atomics_in_a_compiled_step(name):
     """By which two trainings on two threads would end with other bits."""
     if name != "pytorch":
-        pytest.skip("of torch.compile")
+        pytest.skip("of PyTorch's compiler")
     import torch
     from torch._inductor.decomposition import select_decomp_table
 
