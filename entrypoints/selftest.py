@@ -152,6 +152,10 @@ class Pipeline:
         blocks_count: int,
     ) -> list[str]:
         """Every slot of a study by the study's own functions; lines for trials that failed."""
+        config = models.load(workload, "config")
+        # The smoke preset's audit is short, and fails by noise on a busy machine.
+        longer = {**config.PLANS.get("smoke", {}), "audit_seconds": 0.3}
+        config.PLANS = {**config.PLANS, "smoke": longer}
         options, base = study.complete(_options(workload, blocks_count))
         against = [
             {"numerator": first, "denominator": second, "role": "headline"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -131,25 +132,26 @@ def on_run(patch: Patch, change: Callable[[Any, Any], tuple[Any, Any, dict[str, 
 
 
 def on_text(patch: Patch, spec: Spec, old: str, new: str) -> None:
-    """The twin with `old` replaced by `new` in its source, or else in that of its shared layers.
-    Raises ValueError where neither has it: the twin has changed, so must the fault."""
+    """The twin with `old` replaced by `new` in its source, or else in that of its shared layers; made
+    when it is asked for, because a BLAS is loaded before any framework. Raises ValueError then, where
+    neither has it: the twin has changed, so must the fault."""
     folder = Path(str(models.__file__)).parent
-    framework = spec["framework"]
-    text = (folder / spec["workload"] / f"{framework}.py").read_text()
-    twin = _executed(text.replace(old, new), "broken_twin")
-    if old not in text:
-        layers = (folder / "layers" / f"{framework}.py").read_text()
-        if old not in layers:
-            raise ValueError(f"neither twin nor layers have '{old}' any more")
-        # An operator is registered once, so the broken one has a name of its own.
-        changed = layers.replace(old, new).replace("layers::adamw", "broken::adamw")
-        twin.AdamW = _executed(changed, "broken_layers").AdamW  # type: ignore[attr-defined]
-    load = models.load
-    patch(
-        models,
-        "load",
-        lambda workload, part: twin if part == framework else load(workload, part),
-    )
+    framework, load = spec["framework"], models.load
+
+    @functools.cache
+    def broken() -> ModuleType:
+        text = (folder / spec["workload"] / f"{framework}.py").read_text()
+        twin = _executed(text.replace(old, new), "broken_twin")
+        if old not in text:
+            layers = (folder / "layers" / f"{framework}.py").read_text()
+            if old not in layers:
+                raise ValueError(f"neither twin nor layers have '{old}' any more")
+            # An operator is registered once, so the broken one has a name of its own.
+            changed = layers.replace(old, new).replace("layers::adamw", "broken::adamw")
+            twin.AdamW = _executed(changed, "broken_layers").AdamW  # type: ignore[attr-defined]
+        return twin
+
+    patch(models, "load", lambda name, part: broken() if part == framework else load(name, part))
 
 
 def _executed(text: str, name: str) -> ModuleType:
