@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -152,7 +153,7 @@ class Pipeline:
         blocks_count: int,
     ) -> list[str]:
         """Every slot of a study by the study's own functions; lines for trials that failed."""
-        config = models.load(workload, "config")
+        config: Any = models.load(workload, "config")
         # The smoke preset's audit is short, and fails by noise on a busy machine.
         longer = {**config.PLANS.get("smoke", {}), "audit_seconds": 0.3}
         config.PLANS = {**config.PLANS, "smoke": longer}
