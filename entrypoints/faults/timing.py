@@ -128,7 +128,7 @@ FAULTS = (
         "no_barrier",
         "T",
         "the clock stops when work is handed over, not when it is done",
-        ("AUDIT", "UNFINISHED", "UNTIMED"),
+        ("AUDIT", "UNFINISHED", "UNTIMED", "counted work"),
         worker=_no_barrier,
     ),
     Fault(
