@@ -238,7 +238,9 @@ def send_folder(folder: Path, most: float = float("inf")) -> str:
 
 def _ended(kept: Kept) -> Kept:
     """A record that says RUNNING, of a process that is gone. Raises InputError."""
-    whole = delivery.status(kept.id)  # from memory, where the disk was full
+    # A trial may be whole in the store, from memory, where the disk was full. A study that was whole
+    # may have gone on since.
+    whole = delivery.status(kept.id) if kept.record.kind != "study" else ""
     try:
         return outbox.with_status(kept, whole) if whole else outbox.cut_off(kept)
     except OSError as error:

@@ -3,6 +3,7 @@ file, space set aside before it is needed, and locks that end with their process
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 RESERVE = "reserve"
 """Name of the file that holds a folder's space; who cannot write deletes it and tries again."""
 
@@ -121,20 +123,25 @@ class Appender:
 @contextmanager
 def locked(path: Path, wait_seconds: float = 0.0) -> Iterator[bool]:
     """Whether this process has the lock while the block runs. The system takes it back when the
-    process ends, however it ends: the file that stays locks nobody out. Raises OSError."""
+    process ends, however it ends: the file that stays locks nobody out. A file system that has no
+    locks keeps nobody out either. Raises OSError."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         until = time.monotonic() + wait_seconds
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                got = True
             except BlockingIOError:
                 if time.monotonic() < until:
                     time.sleep(0.1)
                     continue
-                yield False
-            else:
-                yield True
+                got = False
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                got = True
+            yield got
             return
     finally:
         os.close(handle)

@@ -25,7 +25,7 @@ from serving import log
 from tests.entrypoints.conftest import use_store
 from tests.entrypoints.faulty_server import Faults, serving
 from tests.serving.served import write_trial
-from tracking import names, outbox, read
+from tracking import delivery, names, outbox, read
 from tracking.store import StoreAway
 from tracking.write import Point, Record
 
@@ -256,6 +256,28 @@ def test_a_trial_that_was_cut_off_keeps_its_events_and_is_no_finished_one(
     assert "2 events are kept" in found.data.tags["crash"]
     assert [f.path for f in MlflowClient().list_artifacts(found.info.run_id)] == ["events.jsonl"]
     assert read.trials("cut") == []
+
+
+def test_a_study_that_went_on_and_was_killed_is_not_the_finished_one_it_was(
+    server: Faults, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliver.agreement, "check", lambda *_: None)
+    design = {"pairs": 1, "margin": 0.05, "metric": "train/total_seconds", "family": [], "arms": [],
+              "comparisons": [], "machine": "here"}  # fmt: skip
+    folder = outbox.RECORDS.resolve() / "study"
+    folder.mkdir(parents=True)
+    tags = {"study": "went-on", "design": json.dumps(design), "machine": "here"}
+    kept = outbox.begin(folder, Record("study", "", {}, tags, [], {}, kind="study"))
+    statuses = []
+    for status in ("RUNNING", "FINISHED", "RUNNING", "cut off"):
+        if status == "cut off":
+            assert run("deliver")[0] == 0
+        else:
+            kept = outbox.with_status(kept, status)
+            send(kept)
+        statuses.append(MlflowClient().get_run(delivery.find(kept.id)).info.status)
+    assert statuses == ["RUNNING", "FINISHED", "RUNNING", "KILLED"]
+    assert len([s for s in read.studies() if s.name == "went-on"]) == 1
 
 
 def test_a_trial_that_is_being_measured_is_left_alone(server: Faults, run: Any) -> None:
