@@ -297,9 +297,10 @@ def deliver(base: Path, copies: bool = False) -> tuple[list[Line], int]:
         except InputError as error:
             lines.append(Line(folder.name, "left", str(error)))
             continue
-        if outbox.delivered(folder, kept.record.status) or (
-            outbox.elsewhere(folder) and not copies
-        ):
+        known = (
+            outbox.delivered(folder, kept.record.status) and not kept.running
+        )  # or it was killed
+        if known or (outbox.elsewhere(folder) and not copies):
             there += 1
         else:
             wanted.append(kept)
