@@ -66,7 +66,7 @@ ARMS = (
     "pytorch compile=off, pytorch compile=off slowdown_percent=20",
 )
 CLEAR_SECONDS = 10.0  # until a killed study's processes are gone
-LIFE_SECONDS = 300.0
+LIFE_SECONDS = 900.0
 MOST_PROBLEMS = 3  # of one study, then it is given up
 
 
@@ -295,6 +295,7 @@ class Soak:
         self.rng, self.scratch, self.pairs = random.Random(seed), scratch, pairs
         self.keep = keep
         self.points: list[Point] = []
+        self.hits, self.aimed = Counter[str](), Counter[str]()  # of stages
         self.studies: list[dict[str, Any]] = []
 
     def study(self, aims: Iterator[Aim]) -> None:
@@ -378,7 +379,9 @@ class Soak:
         try:
             code = life.process.wait(max(1.0, LIFE_SECONDS - time.monotonic() + life.began))
         except subprocess.TimeoutExpired:
-            problems.append(f"a start had not ended after {LIFE_SECONDS:.0f} s")
+            life.process.send_signal(signal.SIGUSR1)
+            time.sleep(1.0)
+            problems.append(f"a start had not ended after {LIFE_SECONDS:.0f} s; where: {life.log}")
             life.process.kill()
             code = life.process.wait()
         left = kill_state.cleared(life.mark, CLEAR_SECONDS)[1]
@@ -394,17 +397,20 @@ class Soak:
             if len(self.points) < points / 2:
                 yield Aim(target)
             else:
-                # The stages of the supervisor are hit where it is hit.
-                yield Aim(STUDY if target == WORKER else target, self._least())
+                yield Aim(target, self._least(target))
 
-    def _least(self) -> str:
-        hits = Counter(point.stage for point in self.points)
-        aims = [*STEPPED, "start of a worker", *SAID.values()]
+    def _least(self, target: str) -> str:
+        """The stage that this target was aimed at, or hit, least. A worker is in its own stages only."""
+        own = ["start of a worker", *SAID.values()]
+        aims = own if target in (WORKER, COMPILER) else [*STEPPED, *own]
         self.rng.shuffle(aims)
-        return min(aims, key=lambda stage: hits[stage])
+        stage = min(aims, key=lambda stage: self.aimed[stage] + self.hits[stage])
+        self.aimed[stage] += 1
+        return stage
 
     def _add(self, point: Point) -> None:
         self.points.append(point)
+        self.hits[point.stage] += 1
         say(
             f"{point.number + 1}: {point.work}, {point.target} in '{point.stage}' {point.step} "
             f"(by {point.chosen}), clear after {point.clear_seconds:.1f} s, "

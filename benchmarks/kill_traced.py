@@ -9,10 +9,12 @@ what it writes to disk and commits to a database, come from Python's audit event
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import importlib
 import mmap
 import os
+import signal
 import struct
 import sys
 import threading
@@ -205,6 +207,7 @@ def trace(page: Page, module: str) -> Any:
 
 
 def main() -> None:
+    faulthandler.register(signal.SIGUSR1)  # where it hangs, if it does
     page, module = Page(Path(sys.argv[1])), sys.argv[2]
     loaded = trace(page, module)
     sys.argv[:] = [module, *sys.argv[3:]]

@@ -4,6 +4,7 @@ ends them all when one fails: in a stated time, with the reason in one line, and
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shlex
@@ -135,6 +136,8 @@ def run_job(
     counts = [host.ranks for host in hosts.hosts] if hosts else [spec["ranks"]]
     names = [host.name for host in hosts.hosts] if hosts else [""]
     spec = spec | {"hosts": list(zip(names, counts, strict=True)), "folder": str(folder)}
+    if not hosts:
+        spec |= {"supervisor": os.getpid()}
     (folder / "spec.json").write_text(json.dumps(spec, indent=1))
     start = sum(counts[:own])
     local = _Local(folder, range(start, start + counts[own]), listen)

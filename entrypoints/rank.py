@@ -360,9 +360,9 @@ ACTIONS: Mapping[str, Callable[[Rank], None]] = {"measure": measure, "trace": tr
 def main(actions: Mapping[str, Callable[[Rank], None]] = ACTIONS) -> int:
     if sys.platform == "linux":  # end with the launcher, even if it is killed
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() == 1:  # it has been killed already
-            return 1
     spec = json.loads(sys.argv[1])
+    if _abandoned(spec):
+        return 1
     if spec["backend"] == "mpi" and number() == 0:  # which is where mlx.launch is
         end_with_launcher()
     folder = Path(spec["folder"])
@@ -387,6 +387,18 @@ def main(actions: Mapping[str, Callable[[Rank], None]] = ACTIONS) -> int:
             if kind == "failed":
                 raise
     return code
+
+
+def _abandoned(spec: dict[str, Any]) -> bool:
+    """Whether the launcher was killed already, with its supervisor, before this process could ask to be
+    told: the other ranks would be waited for."""
+    if "supervisor" not in spec:  # it is on another host
+        return os.getppid() == 1
+    # Whom an orphan is given to is not always process 1: a desktop's session takes its own.
+    try:
+        return psutil.Process(spec["supervisor"]).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _end(rank: Rank, event: str, error: Exception) -> int:
