@@ -487,6 +487,13 @@ def draw(points: Sequence[Point], path: Path) -> None:
         plt.close(figure)
 
 
+def public(text: str) -> str:
+    """Without the folders of this machine."""
+    for folder, name in ((tempfile.gettempdir(), "TMP"), (sys.prefix, "PYTHON"), (str(ROOT), ".")):
+        text = text.replace(folder, name)
+    return text
+
+
 def write(soak: Soak, options: argparse.Namespace, seconds: float) -> None:
     """points.json, points.csv, stages.csv, report.md and stages.png."""
     folder: Path = options.output
@@ -500,11 +507,11 @@ def write(soak: Soak, options: argparse.Namespace, seconds: float) -> None:
         "studies": soak.studies,
         "points": [asdict(point) for point in soak.points],
     }
-    (folder / "points.json").write_text(json.dumps(document, indent=1) + "\n")
+    (folder / "points.json").write_text(public(json.dumps(document, indent=1)) + "\n")
     write_csv(folder / "stages.csv", rows)
     write_csv(
         folder / "points.csv",
-        [asdict(p) | {"problems": "; ".join(p.problems)} for p in soak.points],
+        [asdict(p) | {"problems": public("; ".join(p.problems))} for p in soak.points],
     )
     draw(soak.points, folder / "stages.png")
     slowest = max((point.clear_seconds for point in soak.points), default=0.0)
@@ -529,7 +536,7 @@ def write(soak: Soak, options: argparse.Namespace, seconds: float) -> None:
           for p in wrong[0]),
         *(f"- {s['study']}: {'; '.join(s['problems'])}" for s in wrong[1]),
     ]  # fmt: skip
-    (folder / "report.md").write_text("\n".join(lines).rstrip() + "\n")
+    (folder / "report.md").write_text(public("\n".join(lines)).rstrip() + "\n")
 
 
 def main(given: Sequence[str] | None = None) -> int:
