@@ -24,7 +24,7 @@ import models
 from analysis import comparison
 from analysis.comparison import Around
 from analysis.findings import Comparison
-from analysis.flags import TRIAL_REMEDIES
+from analysis.flags import TRIAL_REMEDIES, meaning
 from entrypoints import study
 from entrypoints.deliver import Courier
 from entrypoints.faults import CLASSES, FAULTS, Fault
@@ -109,11 +109,12 @@ class Pipeline:
         pairs += [(arm, self.sound[OTHER[arm.split()[0]]]) for arm in broken]
         name = f"selftest-{workload}-{number}"
         failures = self._run(name, workload, arms, pairs, 1)
-        own, compared = self._analysed(name)
+        own, compared, carried = self._analysed(name)
         found = {(c.numerator, c.denominator, c.metric): c for c in compared}
         for arm, against in pairs:
             metric = (broken[arm].metric if arm in broken else "") or own
-            yield _outcome(broken.get(arm), arm, found.get((arm, against, metric)), failures)
+            compared_now = found.get((arm, against, metric))
+            yield _outcome(broken.get(arm), arm, compared_now, failures, carried.get(arm, ()))
 
     def _recorded(self, faults: Sequence[Fault]) -> Iterable[Outcome]:
         """A sound study of six pairs, then what each fault makes of what it recorded."""
@@ -171,15 +172,18 @@ class Pipeline:
             parent = opened.kept.id, opened.run_id
             return study.run_slots(plan, name, parent, specs, set(), courier)
 
-    def _analysed(self, name: str) -> tuple[str, tuple[Comparison, ...]]:
-        """(the study's own metric, comparisons of all)."""
+    def _analysed(
+        self, name: str
+    ) -> tuple[str, tuple[Comparison, ...], dict[str, tuple[str, ...]]]:
+        """(the study's own metric, comparisons of all, arm -> the flags of its trial)."""
         design = read.study(name)
         # One trial of a sound arm that fails its audit by noise would hide what the broken ones do.
         # Whether sound arms pass theirs is asked of six pairs: see _recorded.
         sound = set(self.sound.values())
         rows = [without_doubts(row) if row.arm in sound else row for row in read.trials_of(design)]
         found = comparison.analyse(design, rows, np.random.default_rng(_SEED))
-        return design.metric, found.comparisons
+        carried = {row.arm: row.flags for row in rows if row.status == "FINISHED"}
+        return design.metric, found.comparisons, carried
 
 
 def _options(workload: str, pairs: int) -> dict[str, object]:
@@ -197,9 +201,14 @@ def _options(workload: str, pairs: int) -> dict[str, object]:
 
 
 def _outcome(
-    fault: Fault | None, arm: str, found: Comparison | None, failures: Sequence[str]
+    fault: Fault | None,
+    arm: str,
+    found: Comparison | None,
+    failures: Sequence[str],
+    carried: Sequence[str] = (),
 ) -> Outcome:
-    """What the pipeline said of an arm; fault None: of a sound one, where a refusal is wrong."""
+    """What the pipeline said of an arm; fault None: of a sound one, where a refusal is wrong. carried:
+    the flags of its trial, which stand in its run when the ratio is refused for something else too."""
     failed = next((line for line in failures if line.startswith(f"{arm}, ")), None)
     if failed:
         return _named(fault, arm, failed.partition(": ")[2], "worker")
@@ -222,6 +231,9 @@ def _outcome(
         if flag.name in fault.caught_by:
             stage = "trial" if flag.name in TRIAL_REMEDIES else "analysis"
             return _named(fault, arm, str(flag), stage)
+    for name in carried:
+        if name in fault.caught_by:
+            return _named(fault, arm, f"{meaning(name)} Also: {said}", "trial")
     return _named(fault, arm, said or "; ".join(map(str, found.flags)), "nowhere")
 
 
