@@ -221,6 +221,10 @@ def _outcome(
         return _named(fault, arm, said, "conditions")
     if fault is None:
         return _named(None, arm, said, "analysis")
+    own = next((name for name in carried if name in fault.caught_by), None)
+    if own and not any(word in said for word in fault.caught_by):
+        also = f" Also: {said}" if said else ""
+        return _named(fault, arm, f"{meaning(own)}{also}", "trial")
     doubt = said.partition(":")[0]
     if doubt in UNTRUSTED and arm in said:  # whatever else it was to be: its times are not trusted
         return _named(replace(fault, caught_by=(doubt,)), arm, said, "trial")
@@ -231,9 +235,6 @@ def _outcome(
         if flag.name in fault.caught_by:
             stage = "trial" if flag.name in TRIAL_REMEDIES else "analysis"
             return _named(fault, arm, str(flag), stage)
-    for name in carried:
-        if name in fault.caught_by:
-            return _named(fault, arm, f"{meaning(name)} Also: {said}", "trial")
     return _named(fault, arm, said or "; ".join(map(str, found.flags)), "nowhere")
 
 
