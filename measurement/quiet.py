@@ -33,7 +33,7 @@ def wait(
         return {}
     read = Reader(Cards(int(on_gpu))) if read is None else read
     first = last = read(False)
-    quiet, spoken, named = 0.0, -SAY_SECONDS, ""
+    quiet, spoken = 0.0, -SAY_SECONDS
     disturbing: dict[str, str] = {}
     used = _used()
     while last.seconds - first.seconds < seconds:
@@ -49,12 +49,12 @@ def wait(
         disturbing, before = found, used
         used = _used()
         names = busiest(before, used, step)
-        if waited - spoken >= SAY_SECONDS or (names != named and waited - spoken >= _STEP_SECONDS):
+        if waited - spoken >= SAY_SECONDS:
             reasons = "; ".join(f"{flag}, {what}" for flag, what in found.items())
             say(
                 f"waiting for a quiet machine, {waited:.0f} of {seconds:.0f} s: {reasons} ({names})"
             )
-            spoken, named = waited, names
+            spoken = waited
     if disturbing:
         say(
             f"not quiet after {seconds:g} s ({', '.join(disturbing)}): goes on, and the trial is flagged "
