@@ -26,7 +26,6 @@ from tracking import names, read
 from tracking.store import StoreAway
 
 AUTO = "auto"
-BLAS_CHOICES = (AUTO, *blas.CHOICES)
 _USUAL = ("pytorch", "mlx", "tensorflow")  # first choice first, on a GPU and on a CPU
 
 

@@ -50,8 +50,9 @@ def flags(measured: Measured, spec: TrialSpec) -> list[str]:
         found.append("TF32")
     trial = measured.result["trial"]
     found += doubts.flags(trial, conditions, threads_of(spec.condition, spec.hostfile))
-    if {"LOAD", "STOLEN-CPU"} & set(found) and "IDLE" in found:
-        found.remove("IDLE")  # others had the processor
+    others = [measured.seen.found.get(name, {}) for name in ("LOAD", "STOLEN-CPU")]
+    if "IDLE" in found and any("training" in phases for phases in others):
+        found.remove("IDLE")  # others had the processor in the epochs that it is judged by
     if measured.untimed:
         found.append("UNTIMED")
     if not np.isfinite([*trial.get("epoch_loss", []), trial.get("quality", 0.0)]).all():

@@ -30,6 +30,7 @@ from entrypoints.deliver import Courier
 from entrypoints.faults import CLASSES, FAULTS, Fault
 from entrypoints.faults.of_studies import OF_STUDIES
 from entrypoints.faults.recorded import without_doubts
+from entrypoints.opening import open_study
 from entrypoints.options import Command
 from entrypoints.processes import ROOT
 from entrypoints.study import Sources
@@ -168,7 +169,7 @@ class Pipeline:
         courier = Courier()
         slots = blocks(tuple(arms), blocks_count, plan["seed"])
         click.echo(f"{workload}: {len(slots)} trials ...", err=True)
-        with study.open_study(name, plan, courier) as opened:
+        with open_study(name, plan, courier) as opened:
             parent = opened.kept.id, opened.run_id
             return study.run_slots(plan, name, parent, specs, set(), courier)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
@@ -37,13 +38,15 @@ TEXT = "text.md"
 
 
 class Emitter:
-    """Writes one JSON object a line. When the supervisor is gone the worker ends too."""
+    """Writes one JSON object a line, with the moment at which it was said. When the supervisor is gone
+    the worker ends too."""
 
     def __init__(self, stream: TextIO | Appender) -> None:
         self._stream = stream
 
     def __call__(self, event: str, values: dict[str, Any]) -> None:
-        self._stream.write(json.dumps({"event": event, **values}) + "\n")
+        said = {"event": event, "at": time.monotonic(), **values}
+        self._stream.write(json.dumps(said) + "\n")
         self._stream.flush()
 
 

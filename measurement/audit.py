@@ -227,6 +227,9 @@ def _alike(a: Any, b: Any, tolerance: float) -> bool:
     return all(abs(x - y) <= tolerance * scale for x, y in zip(a[-2:], b[-2:], strict=True))
 
 
+_PIECE = 65_536  # elements at a time
+
+
 def fingerprint(arrays: Mapping[str, np.ndarray]) -> list[float]:
     """[norm, projection on a fixed random sign vector] over all arrays, float64.
 
@@ -234,10 +237,17 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> list[float]:
     """
     squares, projection = 0.0, 0.0
     for name in sorted(arrays):
-        values = np.asarray(arrays[name], np.float64).ravel()
-        signs = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 2, values.size) * 2 - 1
-        squares += float(values @ values)
-        projection += float(values @ signs)
+        flat, rng = (
+            np.asarray(arrays[name]).ravel(),
+            np.random.default_rng(zlib.crc32(name.encode())),
+        )
+        for start in range(
+            0, flat.size, _PIECE
+        ):  # whole, it would be the peak of a process's memory
+            values = np.asarray(flat[start : start + _PIECE], np.float64)
+            signs = rng.integers(0, 2, values.size) * 2 - 1
+            squares += float(values @ values)
+            projection += float(values @ signs)
     return [math.sqrt(squares), projection]
 
 

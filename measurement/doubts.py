@@ -59,7 +59,10 @@ class Stopwatch:
         self._start: float | None = None
 
     def see(self, event: Mapping[str, Any], now: float) -> None:
-        """now: seconds when the event came."""
+        """now: seconds (time.monotonic, one clock for all processes of a machine) when the event was
+        heard; `at` in it says when it was sent, because a supervisor that is at something else hears
+        it late."""
+        now = min(now, float(event.get("at", now)))
         if event["event"] == "timing":
             self._start = now
         elif event["event"] == "timed" and self._start is not None:

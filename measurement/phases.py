@@ -54,7 +54,9 @@ def passes(
     five passes at least."""
     framework.wait(predict_all())
     samples: list[float] = []
+    output: Any = None
     while len(samples) < 5 or sum(samples) < seconds:
+        output = None  # two of them at once are memory that no caller would take
         start = clock()
         output = predict_all()
         framework.wait(output)

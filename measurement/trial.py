@@ -206,7 +206,7 @@ def run(
         warmup_calls=warmup_calls,
         order=epochs.pop("order"),
         initial=started,
-        answers=answers(answered.whole, framework),
+        answers=answered.answers,
         single_answers=single_answers(answered.single),
     )
     if (receipt.items, receipt.steps) != (items * plan.epochs, steps):
@@ -289,13 +289,13 @@ def _waited_steps(
 
 @dataclass(frozen=True)
 class _Answered:
-    """Seconds of single items, of passes over the test set, and of batches by their size; the output
-    of the last pass and the answers of single items."""
+    """Seconds of single items, of passes over the test set, and of batches by their size; what the
+    last pass put out, read back, and the answers of single items."""
 
     latency_seconds: list[float] = field(default_factory=list)
     inference_seconds: list[float] = field(default_factory=list)
     batch_seconds: dict[str, list[float]] = field(default_factory=dict)
-    whole: Any = None
+    answers: list[float] = field(default_factory=list)
     single: list[Any] = field(default_factory=list)
 
 
@@ -316,8 +316,10 @@ def _inference(
     report("inference", {})
     seconds = plan.inference_seconds
     passed, whole = passes(work.predict_all, framework, seconds, clock, plan.slowdown)
+    read_back = answers(whole, framework)
+    del whole
     batched = throughput(work.predict_batch, framework, seconds, clock, plan.slowdown)
-    return _Answered(one_item, passed, batched, whole, single)
+    return _Answered(one_item, passed, batched, read_back, single)
 
 
 def _epochs(

@@ -129,15 +129,6 @@ def log_metrics(run_id: str, metrics: Mapping[str, float]) -> None:
         )
 
 
-def log_points(run_id: str, points: Sequence[Point]) -> None:
-    """Adds values with a step and a time of their own, at most 1000 of them."""
-    with reachable():
-        MlflowClient().log_batch(
-            run_id,
-            metrics=[Metric(p.name, p.value, int(p.seconds * 1000), p.step) for p in points],
-        )
-
-
 def write_samples(path: Path, series: Mapping[str, Sequence[float]]) -> None:
     """One Parquet table (series, index, value) with every sample of a trial."""
     rows = [(name, i, float(v)) for name, values in series.items() for i, v in enumerate(values)]

@@ -103,10 +103,13 @@ def _sleeps(patch: Patch, spec: Spec) -> None:
 
 
 def _sleepy(work: Any) -> Any:
-    step = work.step
+    """Its first steps sleep: all of the smoke preset's epochs, and not the whole audit after them."""
+    step, awake_after = work.step, [60]
 
     def sleeps(batch: Any) -> Any:
-        time.sleep(0.02)
+        awake_after[0] -= 1
+        if awake_after[0] > 0:
+            time.sleep(0.02)
         return step(batch)
 
     return replace(work, step=sleeps)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from entrypoints import agreement, study, sweep
+from entrypoints import agreement, opening, study, sweep
 from entrypoints.deliver import Courier
 from measurement.errors import InputError
 from measurement.schedule import Condition
@@ -127,7 +127,7 @@ def test_two_that_start_at_once_do_not_both_go_on(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither is there when the other looks; each looks again when its own run is written."""
-    with study.open_study("fleet", plan_of(B), Courier()) as opened:
+    with opening.open_study("fleet", plan_of(B), Courier()) as opened:
         there, other = opened.run_id, plan_of(A, pairs=8)
     real, looks = read.studies, []
 
@@ -138,7 +138,7 @@ def test_two_that_start_at_once_do_not_both_go_on(
     monkeypatch.setattr(read, "studies", look)
     with (
         pytest.raises(InputError, match="another pairs"),
-        study.open_study("fleet", other, Courier()),
+        opening.open_study("fleet", other, Courier()),
     ):
         pytest.fail("it went on")
     assert [(s.machine, s.run_id) for s in real()] == [(B, there)]

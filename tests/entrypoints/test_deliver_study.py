@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from entrypoints import deliver, study, supervisor
+from entrypoints import deliver, opening, study, supervisor
 from entrypoints.analyze import Analysis
 from tests.entrypoints.conftest import invoke, use_store
 from tests.entrypoints.faulty_server import Faults, serving
@@ -219,10 +219,10 @@ def test_a_slot_that_the_store_has_is_not_filled_twice(
 
 
 def test_one_command_of_a_study_at_a_time(server: Faults, run: Run) -> None:
-    with study.alone("tiny"):
+    with opening.alone("tiny"):
         code, _, err = run("study", *TINY)
         assert code == 2 and "study 'tiny' is being run on this machine by another command" in err
-        with study.alone("other"):
+        with opening.alone("other"):
             pass
-    with study.alone("tiny"):
+    with opening.alone("tiny"):
         pass

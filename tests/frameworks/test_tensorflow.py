@@ -24,7 +24,8 @@ there = pytest.mark.skipif(
 def test_every_promise_of_an_adapter_is_kept_in_its_environment(
     in_tensorflow: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    done = in_tensorflow("-m", "pytest", str(HERE), "-rs")
+    # without the options of pyproject.toml: pytest-xdist is not among that environment's packages
+    done = in_tensorflow("-m", "pytest", "-o", "addopts=-q --strict-markers", str(HERE), "-rs")
     assert done.returncode == 0, done.stdout + done.stderr
     reasons = ("PyTorch", "MLX", "GPU", "that environment", "empty parameter set")
     skipped = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]

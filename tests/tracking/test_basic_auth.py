@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.tracking import MlflowClient
 
 from benchmarks import stores
 from measurement.errors import InputError
@@ -59,7 +60,8 @@ def test_everything_goes_through_with_the_standard_variables(
     assert store.prepare() == "0"
     run_id = write.begin("trial", "a trial", {"seed": "1", "arm": "mlx", "study": "s"})
     write.log_params(run_id, {"workload": "mnist"})
-    write.log_points(run_id, [write.Point("train/loss", 0.5, step, 1.0) for step in range(3)])
+    for step in range(3):
+        MlflowClient().log_metric(run_id, "train/loss", 0.5, step=step)
     (tmp_path / "out").mkdir()
     write.write_samples(tmp_path / "out" / "samples.parquet", {"epoch_seconds": [1.0, 2.0]})
     write.attach(run_id, tmp_path / "out", "")

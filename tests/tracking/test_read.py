@@ -79,9 +79,8 @@ def test_what_a_rank_did_is_a_history_and_never_a_value_of_the_run(store: Mlflow
     first, second = (f"{number:032x}" for number in (0, 1))
     whole = read.trials(run_ids=[first])[0].metrics
     write.set_tags(first, {"ranks": "3"})
-    write.log_points(
-        first, [write.Point("rank/items_per_second", 10.0 + rank, rank, 5.0) for rank in (1, 0, 2)]
-    )
+    for rank in (1, 0, 2):
+        store.log_metric(first, "rank/items_per_second", 10.0 + rank, step=rank)
     assert read.trials(run_ids=[first])[0].metrics == whole
     alone, job = read.trials(run_ids=[second, first])
     assert job.ranks == {"rank/items_per_second": {0: 10.0, 1: 11.0, 2: 12.0}}

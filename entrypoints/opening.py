@@ -1,0 +1,156 @@
+"""A study's own record: one command at a time works on it, it goes on where it was cut off, and it says
+which slots are finished, by the store and by the records on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entrypoints import agreement
+from entrypoints.deliver import Courier
+from entrypoints.supervisor import new_folder
+from measurement import disk, machine
+from measurement.errors import InputError
+from tracking import names, outbox, read, store, write
+from tracking.outbox import Kept
+from tracking.store import StoreAway
+
+_LONGEST_DESIGN = 8000  # characters of a tag that MLflow keeps
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Nobody else on this machine works on the study of that name in this store while the block runs.
+    The lock ends with the process, however that ends. Raises InputError."""
+    folder = Path(tempfile.gettempdir()) / f"framework-study-{os.getuid()}"
+    whose = f"{store.address()} {machine.fingerprint()} {name}"
+    path = folder / hashlib.sha256(whose.encode()).hexdigest()[:32]
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            raise PermissionError(f"{folder} is another user's")
+        with disk.locked(path) as got:
+            if not got:
+                raise InputError(
+                    f"study '{name}' is being run on this machine by another command; wait for its end, "
+                    "or use another name"
+                )
+            yield
+    except OSError as error:
+        raise InputError(f"the lock of study '{name}' cannot be had ({error})") from None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study that may go on: its own record, its run ("" while the store is away), and the slots
+    that are finished."""
+
+    kept: Kept
+    run_id: str
+    done: set[tuple[int, str]]
+
+
+@contextmanager
+def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Iterator[Opened]:
+    """This machine's part of a study, held while the block runs. One of that name goes on, if its
+    design is the same, by what the store and the local records have of it; what was left open here
+    when it was cut off is closed as KILLED. What other machines run under the name is never touched,
+    but must be the same study.
+
+    With the store away the local records alone speak, and the store is asked on delivery. Call with
+    the lock of the study's name.
+    """
+    mine = outbox.of_study(name, plan["machine"])
+    known = next((kept for kept in mine if kept.record.kind == "study"), None)
+    given = outbox.given_run()
+    folder = new_folder(f"study-{name}") if known is None else known.folder
+    with courier.holding(folder):
+        kept = _begin(folder, name, plan, given) if known is None else _go_on(known, plan)
+        try:
+            run_id = courier.announce(kept)
+        except InputError:
+            if known is None:  # nothing hangs on it
+                shutil.rmtree(folder)
+            raise
+        trials = [one for one in mine if one.record.kind == "trial"]
+        courier.waiting += [
+            one.folder for one in trials if not outbox.delivered(one.folder, one.record.status)
+        ]
+        here = [one for one in trials if one.record.status == "FINISHED"]
+        done = {_slot(one) for one in here}
+        if run_id:
+            try:
+                courier.retry()
+                done = _stored(name, plan, run_id, given, {one.id for one in trials})
+                done |= {_slot(one) for one in here if one.folder in courier.waiting}
+            except StoreAway as error:
+                courier.lost(error)
+        yield Opened(kept, run_id, done)
+
+
+def _stored(
+    name: str, plan: dict[str, Any], run_id: str, given: str, local: set[str]
+) -> set[tuple[int, str]]:
+    """The slots that the store has. Its open runs that no local record will close are closed. given:
+    the run that `mlflow run` opened. Raises StoreAway."""
+    if given not in ("", run_id):
+        write.name_run(
+            given, "study part", f"study {name}, resumed", {"study": name, "resumes": run_id}
+        )
+    done = set()
+    for row in read.trials_of(read.study(name, plan["machine"])):
+        if row.deleted:
+            continue
+        if row.status == "FINISHED" and row.pair is not None:
+            done.add((row.pair, row.arm))
+        elif row.status == "RUNNING" and row.tags.get(names.RECORD) not in local:
+            write.finish(row.run_id, "KILLED")
+    return done
+
+
+def _slot(trial: Kept) -> tuple[int, str]:
+    return int(trial.record.tags["pair"]), trial.record.tags["arm"]
+
+
+def _begin(folder: Path, name: str, plan: dict[str, Any], run_id: str) -> Kept:
+    """The new record of this machine's part. Raises InputError."""
+    text = json.dumps(plan)
+    if len(text) > _LONGEST_DESIGN:
+        raise InputError(
+            f"the design of study '{name}' has {len(text)} characters, of which a store keeps "
+            f"{_LONGEST_DESIGN}; expected fewer arms or pairs: make two studies of it"
+        )
+    tags = {"study": name, "design": text, "machine": plan["machine"]}
+    shown = {
+        k: plan[k] for k in ("workload", "preset", "pairs", "epochs", "dataset", "metric", "margin")
+    }
+    params = {**{k: str(v) for k, v in shown.items()}, "arms": ", ".join(plan["arms"])}
+    record = write.Record(f"study {name}", "", params, tags, [], {}, kind="study")
+    try:
+        return outbox.begin(folder, record, run_id=run_id)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the study's record ({error}); expected room for it and its trials"
+        ) from None
+
+
+def _go_on(kept: Kept, plan: dict[str, Any]) -> Kept:
+    """A study's own record, open again. Raises InputError where its design is another one."""
+    known = json.loads(kept.record.tags["design"])
+    if changed := agreement.changed(known, plan):
+        raise InputError(
+            f"study '{kept.record.tags['study']}' exists with another {changed[0]} "
+            f"({known.get(changed[0])} against {plan[changed[0]]}); use the same options to go on, or "
+            "another name"
+        )
+    return outbox.with_status(kept, "RUNNING")
