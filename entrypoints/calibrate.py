@@ -11,8 +11,8 @@ import click
 from analysis import calibration
 from analysis.calibration import Rate, report
 from analysis.calibration import figures as drawings
+from entrypoints.folder import writable, write_page
 from entrypoints.options import Command, whole
-from entrypoints.publish import publish, writable
 from measurement import machine
 from tracking import write
 
@@ -68,7 +68,7 @@ def main(preset: str, seed: int, output: str) -> None:
         processes = 1 if amount.one_size else machine.physical_cores()
         rates = simulate(amount, seed, processes)
         page = report.page(rates, preset, seed, drawings.draw(rates))
-        publish(page, {"calibration": report.records(rates, seed)}, folder)
+        write_page(page, {"calibration": report.records(rates, seed)}, folder)
         write.log_metrics(run_id, report.metrics(rates))
         write.attach(run_id, folder, "report")
     except BaseException:

@@ -11,8 +11,8 @@ import numpy as np
 from analysis import comparison, planning, planning_report
 from analysis.findings import Comparison, Findings
 from analysis.planning_report import Pilot
+from entrypoints.folder import writable, write_page
 from entrypoints.options import Command, whole
-from entrypoints.publish import publish, writable
 from measurement.errors import InputError
 from tracking import read, write
 
@@ -111,7 +111,7 @@ def main(
     )
     page = planning_report.page(found, source, pace)
     writable(folder)
-    publish(page, {"power": planning_report.records(found)}, folder)
+    write_page(page, {"power": planning_report.records(found)}, folder)
     run_id = write.begin("plan", f"plan {pilot.name}", {"study_planned_from": pilot.name})
     write.log_params(
         run_id,

@@ -23,10 +23,9 @@ from analysis.reproduction import Ran
 from analysis.reproduction_page import page
 from entrypoints import checkout, installed, recipe, repeated
 from entrypoints.deliver import LATER, UNDELIVERED, Courier
-from entrypoints.folder import write_report
+from entrypoints.folder import writable, write_report
 from entrypoints.options import Command, whole
 from entrypoints.processes import ROOT, TrialFailed
-from entrypoints.publish import writable
 from entrypoints.recipe import Own
 from entrypoints.supervisor import TrialSpec, prepare_data
 from entrypoints.trial import execute, progress
