@@ -347,6 +347,14 @@ TRIAL_REMEDIES = {
         "took another time by the supervisor's clock than by their own",
         "Look at the clock and at the barrier before it stops.",
     ),
+    "ABOVE-CEILING": (
+        "are said to compute more than twice as fast as the fastest matrix product of the same process",
+        "Look for answers that are kept and given again, and for a clock that stops too early.",
+    ),
+    "SWITCHED": (
+        "ran with a switch of the framework turned that it leaves alone by default (condition `switched`)",
+        "Leave determinism, anomaly detection, profilers and autocast as the framework has them.",
+    ),
     "THREADS": ("ran with another number of threads than they were given", "Leave it to threads."),
     "OVER-THREADS": (
         "used more processor time than their threads allow",

@@ -55,6 +55,8 @@ def flags(measured: Measured, spec: TrialSpec) -> list[str]:
         found.remove("IDLE")  # others had the processor in the epochs that it is judged by
     if measured.untimed:
         found.append("UNTIMED")
+    if doubts.above_ceiling(trial, measured.result["parity"].get("counted")):
+        found.append("ABOVE-CEILING")
     if not np.isfinite([*trial.get("epoch_loss", []), trial.get("quality", 0.0)]).all():
         found.append("DIVERGED")
     if spec.mode == "generate" and spec.checkpoint == "random":
@@ -227,6 +229,7 @@ def cell(measured: Measured, spec: TrialSpec) -> dict[str, str]:
         "hosts": str(_hosts(measured)),
         "backend": measured.result.get("backend", names.ABSENT["backend"]),
         "tf32": numerics["tf32"],
+        "settings": conditions["settings"],
         "preset": spec.preset,
         "dataset": conditions["data"]["name"],
         "checkpoint": Path(spec.checkpoint).name,
@@ -272,11 +275,13 @@ def build(
     unsaved = [event["reason"] for event in measured.events if event["event"] == "unsaved"]
     series = _series(measured)
     found_points = points(measured, spec, run_level)
+    numerics = conditions["numerics"]
     stated = {
         **condition,
         **machine.facts(),
         **{f"version_{k}": v for k, v in conditions["versions"].items()},
-        **{k: v for k, v in conditions["numerics"].items() if k.startswith(("blas_", "compile_"))},
+        **{k: v for k, v in numerics.items() if k.startswith(("blas_", "compile_"))},
+        **({"switched": numerics["switched"]} if numerics.get("switched") else {}),
         **place,
         "seed": str(spec.seed),
         "machine": machine.fingerprint(),

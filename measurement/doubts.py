@@ -19,7 +19,11 @@ IDLE_SHARE, MORE_THREADS = 0.5, 1.5
 SHORTEST_SECONDS = 0.2
 """Of all epochs, below which the processor's time says nothing."""
 
-UNTRUSTED = ("AUDIT", "IN-CLOCK", "UNFINISHED", "UNTIMED", "THREADS")
+ABOVE_CEILING = 2.0
+"""How many times the fastest matrix product of the same process a rate of counted products may be:
+that one may have met a busy moment, and a kernel may leave out what a mask hides."""
+
+UNTRUSTED = ("AUDIT", "IN-CLOCK", "UNFINISHED", "UNTIMED", "THREADS", "ABOVE-CEILING", "SWITCHED")
 """Flags of a trial whose times are of something else than they claim."""
 
 
@@ -34,9 +38,35 @@ def flags(trial: Mapping[str, Any], conditions: Mapping[str, Any], threads: int)
     on_cpu = conditions["device"] == "cpu"
     if on_cpu and numerics.get("pool_threads", str(threads)) != str(threads):
         found.append("THREADS")
+    if numerics.get("switched"):
+        found.append("SWITCHED")
     if conditions["dtype"] == "float32" and numerics.get("float32_products") == "reduced":
         found.append("REDUCED-PRECISION")
     return found + _cpu_time(trial, on_cpu, threads)
+
+
+TIMED = {  # call that is counted -> where its samples are
+    "step": "step_seconds",
+    "answer": "latency_seconds",
+    "pass over the test set": "inference_seconds",
+    "prompt": "begin_seconds",
+    "token": "token_seconds",
+}
+
+
+def above_ceiling(trial: Mapping[str, Any], counted: Mapping[str, Any] | None) -> list[str]:
+    """The calls that are said to compute faster than this machine can. counted: of the evidence, see
+    measurement.operations.Counted.summary. Ranks share a step, so their ceilings add up to more than
+    is known here: nothing is said of a job."""
+    ceiling = trial.get("ceiling_flops_per_second", 0.0)
+    if not counted or not ceiling or trial.get("reduce_bytes"):
+        return []
+    found = []
+    for call, products in counted["products"].items():
+        samples = trial.get(TIMED.get(call, ""))
+        if samples and sum(products.values()) > ABOVE_CEILING * ceiling * float(np.median(samples)):
+            found.append(call)
+    return found
 
 
 def _cpu_time(trial: Mapping[str, Any], on_cpu: bool, threads: int) -> list[str]:

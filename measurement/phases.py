@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -54,13 +55,14 @@ def passes(
     five passes at least."""
     framework.wait(predict_all())
     samples: list[float] = []
-    output: Any = None
-    while len(samples) < 5 or sum(samples) < seconds:
+    total, output = 0.0, None
+    while len(samples) < 5 or total < seconds:
         output = None  # two of them at once are memory that no caller would take
         start = clock()
         output = predict_all()
         framework.wait(output)
         samples.append(elapsed(clock, start, slowdown))
+        total += samples[-1]
     return samples, output
 
 
@@ -88,12 +90,12 @@ def matmul_ceiling(framework: Framework, seconds: float, clock: Clock = time.per
     while size <= 8192 and 8 * fastest <= seconds:
         multiply = framework.matmul(size)
         multiply()
-        samples: list[float] = []
-        while len(samples) < 5 or sum(samples) < seconds / 3:
+        calls, total, fastest = 0, 0.0, math.inf
+        while calls < 5 or total < seconds / 3:
             start = clock()
             multiply()
-            samples.append(clock() - start)
-        fastest = min(samples)
+            taken = clock() - start
+            calls, total, fastest = calls + 1, total + taken, min(fastest, taken)
         best = max(best, 2 * size**3 / fastest)
         size *= 2
     return best

@@ -160,6 +160,7 @@ CELL = (
     "blas_threads",
     "threads",
     "tf32",
+    "settings",
     "preset",
     "dataset",
     "checkpoint",
@@ -176,7 +177,7 @@ CELL = (
 # What a run means that was made before the key existed.
 ABSENT = {
     "mode": "train", "checkpoint": "random", "slowdown_percent": "0",
-    "ranks": "1", "hosts": "1", "backend": "none",
+    "ranks": "1", "hosts": "1", "backend": "none", "settings": "default",
 }  # fmt: skip
 # Sizes of a workload's configuration follow under their own names with this prefix.
 SIZE = "size."

@@ -9,7 +9,16 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from entrypoints.faults import devices, machine, meters, numerics, operations, timing, work
+from entrypoints.faults import (
+    devices,
+    machine,
+    meters,
+    numerics,
+    operations,
+    settings,
+    timing,
+    work,
+)
 from entrypoints.faults.fault import CLASSES, Fault
 from measurement.errors import InputError
 from measurement.schedule import SOUND
@@ -18,7 +27,7 @@ __all__ = ["CLASSES", "FAULTS", "Fault", "around", "check"]
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault
-    for module in (work, operations, timing, numerics, devices, machine, meters)
+    for module in (work, operations, timing, numerics, devices, settings, machine, meters)
     for fault in module.FAULTS
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +60,22 @@ def _same_answer_again(patch: Patch, spec: Spec) -> None:
 
     def change(session: Any, work: Any) -> Any:
         return replace(work, predict_one=lambda i: work.predict_one(0))
+
+    on_work(patch, change)
+
+
+def _kept_answers(patch: Patch, spec: Spec) -> None:
+    """The first pass over the test set is kept and given again."""
+
+    def change(session: Any, work: Any) -> Any:
+        return replace(work, predict_all=functools.cache(work.predict_all))
+
+    on_work(patch, change)
+
+
+def _kept_single_answers(patch: Patch, spec: Spec) -> None:
+    def change(session: Any, work: Any) -> Any:
+        return replace(work, predict_one=functools.cache(work.predict_one))
 
     on_work(patch, change)
 
@@ -130,6 +147,20 @@ FAULTS = (
         "every single-item call answers for the same item",
         ("receipts differ in single_answers",),
         worker=_same_answer_again,
+    ),
+    Fault(
+        "kept_answers",
+        "W",
+        "the first pass over the test set is kept and given again",
+        ("counted work", "ABOVE-CEILING"),
+        worker=_kept_answers,
+    ),
+    Fault(
+        "kept_single_answers",
+        "W",
+        "an item that was asked before is answered from memory",
+        ("counted work of one answer",),
+        worker=_kept_single_answers,
     ),
     Fault(
         "stops_early",

@@ -65,12 +65,13 @@ def measured(device: str = "cpu", **changes: Any) -> Measured:
         "numerics": {**numerics, **changes.pop("numerics", {})},
         "versions": {"framework": "1"},
         "data": {"name": "mnist"},
+        "settings": "default",
     }
     base = Measured(
         folder=Path("."),
         start_seconds=0.0,
         events=[],
-        result={"trial": trial, "conditions": conditions, "completed": True},
+        result={"trial": trial, "conditions": conditions, "completed": True, "parity": {}},
         before=STATE,
         energy=NO_METER,
         train_window=(0.0, 0.0),

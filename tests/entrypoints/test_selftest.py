@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -12,14 +14,16 @@ import pytest
 
 import models
 from entrypoints import faults, selftest, worker
-from entrypoints.faults import CLASSES, FAULTS
+from entrypoints.faults import CLASSES, FAULTS, settings
 from entrypoints.selftest import OTHER, SOUND, Outcome
 from measurement import doubts
 from measurement.audit import parity_difference, receipt_difference
+from measurement.doubts import above_ceiling as above
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from tests.models.twins import needs_all
 
+ROOT = Path(__file__).resolve().parents[2]
 PLAN = {
     "epochs": 2,
     "target": 0.5,
@@ -38,6 +42,7 @@ CASES = [
     for fault in FAULTS.values()
     if fault.worker
     and fault.kind != "E"  # meters: tests/entrypoints/test_machine_faults.py
+    and fault not in settings.FAULTS  # whose processes are spoilt for good: below
     and fault.workload in ("mnist", "device_switch", "tinyllama")
     for framework in fault.frameworks
 ]
@@ -90,6 +95,7 @@ def said(result: dict[str, Any], untimed: bool, other: dict[str, Any]) -> str:
         parity_difference(result["parity"], other["parity"]),
         receipt_difference(result["trial"]["receipt"], other["trial"]["receipt"]),
         *doubts.flags(result["trial"], result["conditions"], 1),
+        *(["ABOVE-CEILING"] * bool(above(result["trial"], result["parity"].get("counted")))),
         *([] if result["completed"] else ["AUDIT"]),
         *(["UNTIMED"] if untimed else []),
         f"device is {result['conditions']['device']}" * (result["conditions"]["device"] != "cpu"),
@@ -119,6 +125,26 @@ def test_a_broken_worker_is_caught_by_name(name, framework, monkeypatch, tmp_pat
     assert any(word in text for word in fault.caught_by), text
 
 
+@needs_all
+@pytest.mark.parametrize("fault", settings.FAULTS, ids=lambda fault: fault.name)
+def test_a_process_that_is_set_otherwise_says_so(fault):
+    code = (
+        "import sys; from entrypoints.faults import FAULTS; from measurement import settings; import frameworks\n"
+        "usual = settings.of_process({}); FAULTS[sys.argv[1]].worker(setattr, {})\n"
+        "print('settings is' * (settings.of_process({}) != usual))\n"
+        "if sys.argv[2] == 'SWITCHED':\n"
+        "    print('SWITCHED' * bool(frameworks.load('pytorch', 'cpu').numerics()['switched']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, fault.name, *fault.caught_by],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split("\n")[-2] == fault.caught_by[0], done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sound")
@@ -131,8 +157,9 @@ def test_sound_arms_are_not(workload, shared):
     assert parity_difference(first["parity"], second["parity"]) is None
     assert receipt_difference(first["trial"]["receipt"], second["trial"]["receipt"]) is None
     for result in (first, second):
+        assert above(result["trial"], result["parity"]["counted"]) == []
         named = set(doubts.flags(result["trial"], result["conditions"], 1))
-        assert not named & {"IN-CLOCK", "THREADS", "REDUCED-PRECISION"}
+        assert not named & {"IN-CLOCK", "THREADS", "REDUCED-PRECISION", "SWITCHED"}
 
 
 def test_every_class_has_two_faults_or_more():

@@ -1,0 +1,84 @@
+"""How a process is set, beside what a framework knows of itself: its place among others, its interpreter,
+and the variables that libraries read. Two arms that differ in any of it do not run under the same condition."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import re
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+DEFAULT = "default"
+VARIABLES = re.compile(
+    r"(OMP|GOMP|KMP|MKL|OPENBLAS|GOTO|BLIS|VECLIB|ATEN|DNNL|ONEDNN|TORCH|TORCHINDUCTOR|PYTORCH|MLX|TF|XLA|JAX|CUDA|"
+    r"CUBLAS|CUDNN|NVIDIA|NCCL|MALLOC|GLIBC|LD|DYLD|PYTHON|MTL|METAL)_\w+|PYTHON[A-Z]+|XLA_FLAGS"
+)
+"""Read by what does the work."""
+
+# Where things lie, and what says nothing of how fast they are.
+_PLACES = re.compile(r"\w*(PATH|HOME|DIR|CACHE|CACHE_DIR|FILE|FOLDER)|PYTHON(UNBUFFERED|HASHSEED|IOENCODING|UTF8|WARNINGS|"
+                     r"DONTWRITEBYTECODE|NOUSERSITE|FAULTHANDLER)")  # fmt: skip
+_PLAIN = re.compile(r"[\w.,:+-]{0,40}")
+_COLLECTOR = ((700, 10, 10), (2000, 10, 0), (2000, 10, 10))  # of Python's versions
+_SWITCH_SECONDS = 0.005
+_ALLOCATORS = re.compile(r"/lib(jemalloc|tcmalloc|mimalloc|hoard|tbbmalloc_proxy)[^/\n]*$", re.M)
+
+
+def of_process(given: Mapping[str, str]) -> str:
+    """What differs from how a process is by default, in one line; `default` where nothing does. given:
+    variables as the supervisor sets them for every arm alike. Values that may hold a path are hashed."""
+    found = [*_place(), *_interpreter(), *_variables(os.environ, given)]
+    return ", ".join(sorted(found)) or DEFAULT
+
+
+def _place() -> list[str]:
+    found = []
+    if nice := os.getpriority(os.PRIO_PROCESS, 0):
+        found.append(f"nice={nice}")
+    if sys.platform != "linux":
+        return found
+    if (policy := os.sched_getscheduler(0)) != os.SCHED_OTHER:
+        found.append(f"scheduling policy={policy}")
+    usable, all_of_them = os.sched_getaffinity(0), os.cpu_count()
+    if len(usable) != all_of_them:
+        found.append(f"processors={','.join(map(str, sorted(usable)))} of {all_of_them}")
+    if library := _ALLOCATORS.search(Path("/proc/self/maps").read_text()):
+        found.append(f"allocator={library[1]}")
+    return found
+
+
+def _interpreter() -> list[str]:
+    found = []
+    if not gc.isenabled():
+        found.append("garbage collector=off")
+    elif gc.get_threshold() not in _COLLECTOR:
+        found.append(f"garbage collector={gc.get_threshold()}")
+    hooks = (sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile())
+    if any(hooks):
+        found.append("traced or profiled")
+    if sys.flags.dev_mode or sys.flags.optimize:
+        found.append(f"interpreter=dev {sys.flags.dev_mode} optimize {sys.flags.optimize}")
+    if abs(sys.getswitchinterval() - _SWITCH_SECONDS) > 1e-6:
+        found.append(f"switch interval={sys.getswitchinterval():g} s")
+    smallest = np.full(2, 1e-40, np.float32)
+    if not (smallest * np.float32(0.5)).all():
+        found.append("denormal numbers=flushed")
+    return found
+
+
+def _variables(environ: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name}={value if _PLAIN.fullmatch(value) else _hashed(value)}"
+        for name, value in environ.items()
+        if VARIABLES.fullmatch(name) and not _PLACES.fullmatch(name) and given.get(name) != value
+    ]
+
+
+def _hashed(value: str) -> str:
+    return f"#{hashlib.sha256(value.encode()).hexdigest()[:8]}"
