@@ -74,7 +74,9 @@ def documented(path: Path) -> list[str]:
 
 
 SAID = [Said(str(p.relative_to(ROOT)), c) for p in DOCUMENTS for c in documented(p)]
-PROJECT_RUNS = [s for s in SAID if re.match(r"mlflow run [^-\s]\S*( |$)|mlflow run \.( |$)", s.command)]
+PROJECT_RUNS = [
+    s for s in SAID if re.match(r"mlflow run [^-\s]\S*( |$)|mlflow run \.( |$)", s.command)
+]
 MODULES = [
     s for s in SAID if re.match(r"python3? -m (entrypoints|benchmarks|analysis)\b", s.command)
 ]
