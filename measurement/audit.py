@@ -314,19 +314,25 @@ def completion(
     agree: makes the time that k is chosen by that of all ranks.
     Steps that take no time at all give (0, inf).
     """
-    steps = 1
-    while agree(timed_steps(steps)) < seconds / 2 and 2 * steps <= most:
-        steps *= 2
-    read_back()
-    single, double, residue = [], [], []
-    for _ in range(repetitions):
-        single.append(timed_steps(steps))
+
+    def left_over() -> float:
+        """Seconds that a first read-back takes longer than a second one."""
         copies = []
         for _ in range(2):
             start = clock()
             read_back()
             copies.append(clock() - start)
-        residue.append(max(0.0, copies[0] - copies[1]))
+        return max(0.0, copies[0] - copies[1])
+
+    steps = 1
+    # Work that was left over counts: without a barrier no number of steps would take the time.
+    while agree(timed_steps(steps) + left_over()) < seconds / 2 and 2 * steps <= most:
+        steps *= 2
+    read_back()
+    single, double, residue = [], [], []
+    for _ in range(repetitions):
+        single.append(timed_steps(steps))
+        residue.append(left_over())
         double.append(timed_steps(2 * steps))
     base = float(np.median(single))
     if base <= 0:
