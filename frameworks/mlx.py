@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
@@ -17,11 +18,12 @@ from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from frameworks.counting import mlx as counting
-from measurement import blas
+from measurement import blas, processor
 from measurement.errors import InputError
 from measurement.framework import Alone, check_fit
 from measurement.operations import Operations, tally
 
+_STREAM_THREADS: set[int] = set()
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
@@ -52,8 +54,21 @@ class Adapter(Alone):
         self.dtype = dtype
         self._dtype = _DTYPES[dtype]
         self._counting = False
+        self._watch_stream()
         # MLX's own CPU kernels run on one thread; only its BLAS takes `threads`, which it reads
         # from the environment that the supervisor prepares.
+
+    def _watch_stream(self) -> None:
+        """MLX computes on a thread that its first evaluation starts. A process that has evaluated
+        before cannot tell it from the others."""
+        before = processor.threads()
+        mx.eval(mx.zeros(1) + 1)
+        _STREAM_THREADS.update(processor.threads() - before)
+
+    def work_seconds(self) -> float:
+        if not _STREAM_THREADS:
+            return super().work_seconds()
+        return time.thread_time() + processor.seconds(_STREAM_THREADS)
 
     def versions(self) -> dict[str, str]:
         versions = {"framework": metadata.version("mlx")}

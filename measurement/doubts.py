@@ -13,8 +13,10 @@ UNFINISHED_SHARE = 0.1
 # What the supervisor's clock may see more, or less, of a timed stretch than the trial says: a busy
 # machine delivers the two messages late, by milliseconds.
 UNTIMED_SHARE, UNTIMED_SECONDS = 0.25, 0.1
+CLOCK_RATE = 1.5
 # Of the CPU's time in the epochs of one process, over their duration: a core does the step's work
-# and a thread more may help a framework submit it.
+# and a thread more may help a framework submit it. Helpers that spin do not make up for a core that
+# sleeps, so idle is judged by the threads that do the work.
 IDLE_SHARE, MORE_THREADS = 0.5, 1.5
 SHORTEST_SECONDS = 0.2
 """Of all epochs, below which the processor's time says nothing."""
@@ -75,10 +77,13 @@ def _cpu_time(trial: Mapping[str, Any], on_cpu: bool, threads: int) -> list[str]
         return []  # ranks wait for each other
     if sum(seconds) < SHORTEST_SECONDS:
         return []
-    used = float(np.median(np.asarray(cpu) / np.asarray(seconds)))
+    used, worked = (
+        float(np.median(np.asarray(values) / np.asarray(seconds)))
+        for values in (cpu, trial.get("epoch_work_seconds") or cpu)
+    )
     if used > threads + MORE_THREADS:
         return ["OVER-THREADS"]
-    return ["IDLE"] if used < IDLE_SHARE else []
+    return ["IDLE"] if worked < IDLE_SHARE else []
 
 
 class Stopwatch:
@@ -86,6 +91,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seen_seconds = self.said_seconds = 0.0
+        self.rates: list[float] = []  # of the worker's clock to this one, over a sleep
         self._start: float | None = None
 
     def see(self, event: Mapping[str, Any], now: float) -> None:
@@ -93,14 +99,20 @@ class Stopwatch:
         heard; `at` in it says when it was sent, because a supervisor that is at something else hears
         it late."""
         now = min(now, float(event.get("at", now)))
-        if event["event"] == "timing":
+        if event["event"] in ("timing", "clock_begin"):
             self._start = now
+        elif event["event"] == "clock_end" and self._start is not None:
+            self.rates.append(event["seconds"] / max(now - self._start, 1e-9))
+            self._start = None
         elif event["event"] == "timed" and self._start is not None:
             self.seen_seconds += now - self._start
             self.said_seconds += event["seconds"]
             self._start = None
 
     def untimed(self) -> bool:
-        """Whether the two clocks contradict each other."""
+        """Whether the two clocks contradict each other: over a sleep, the best of a few, because either
+        may be held up; or over the timed stretches."""
+        if self.rates and not any(1 / CLOCK_RATE < rate < CLOCK_RATE for rate in self.rates):
+            return True
         apart = abs(self.seen_seconds - self.said_seconds)
         return apart > UNTIMED_SECONDS + UNTIMED_SHARE * min(self.seen_seconds, self.said_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -145,6 +146,11 @@ class Framework(Protocol):
         """Peak of the device allocator's live memory since the reset; None on a CPU."""
         ...
 
+    def work_seconds(self) -> float:
+        """Processor time so far of the threads that do a CPU's work themselves; of the whole process
+        where they cannot be told from helpers, which may spin while they have nothing to do."""
+        ...
+
     def matmul(self, size: int) -> Callable[[], None]:
         """A call that multiplies two resident (size, size) matrices of this dtype and waits."""
         ...
@@ -155,6 +161,9 @@ class Alone:
 
     rank, ranks = 0, 1
     step_compiled: bool | None = None
+
+    def work_seconds(self) -> float:
+        return time.process_time()
 
     def shard(self, rows: np.ndarray) -> tuple[Any, int]:
         return self.put(rows), len(rows)  # type: ignore[attr-defined]

@@ -22,7 +22,15 @@ import numpy as np
 from measurement.audit import GenerationReceipt, completion
 from measurement.framework import Framework
 from measurement.memory import process_peak_bytes
-from measurement.phases import Clock, Report, as_json, elapsed, energy_window, matmul_ceiling
+from measurement.phases import (
+    Clock,
+    Report,
+    as_json,
+    check_clock,
+    elapsed,
+    energy_window,
+    matmul_ceiling,
+)
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,7 @@ def run(
             },
         )
     report("trained", {})
+    check_clock(clock, report)
     report("latency", {})
     token_seconds = [
         seconds

@@ -21,6 +21,7 @@ from measurement.phases import (
     Clock,
     Report,
     as_json,
+    check_clock,
     elapsed,
     energy_window,
     latency,
@@ -84,6 +85,7 @@ def run(
     read_back = answers(whole, framework)
     del whole
     report("trained", {})
+    check_clock(clock, report)
     report("latency", {})
     one_item, single = latency(
         work.predict_one,

@@ -24,6 +24,19 @@ def elapsed(clock: Clock, start: float, slowdown: float) -> float:
     return now - start
 
 
+def check_clock(clock: Clock, report: Report) -> None:
+    """Says what `clock` makes of a short sleep, three times: who listens has a clock of his own, and a
+    processor's time, or another unit, is found however busy the work is."""
+    for _ in range(3):
+        report("clock_begin", {})
+        start = clock()
+        time.sleep(_SLEEP_SECONDS)
+        report("clock_end", {"seconds": clock() - start})
+
+
+_SLEEP_SECONDS = 0.02
+
+
 def latency(
     predict_one: Callable[[int], Any],
     items: int,

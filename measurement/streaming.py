@@ -19,7 +19,15 @@ import numpy as np
 from measurement.audit import StreamReceipt, completion, fingerprint
 from measurement.framework import Framework
 from measurement.memory import process_peak_bytes
-from measurement.phases import Clock, Report, as_json, elapsed, energy_window, matmul_ceiling
+from measurement.phases import (
+    Clock,
+    Report,
+    as_json,
+    check_clock,
+    elapsed,
+    energy_window,
+    matmul_ceiling,
+)
 from measurement.trial import Plan, distance
 
 Batch = tuple[np.ndarray, ...]
@@ -97,6 +105,7 @@ def run(
     total, cpu = clock() - start, time.process_time() - cpu
     report("timed", {"seconds": total})
     report("trained", {})
+    check_clock(clock, report)
     trained = work.read_parameters()
     after, details = work.evaluate(), work.details()
     values = [float(framework.read(loss)) for loss in losses]

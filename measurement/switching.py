@@ -24,7 +24,15 @@ import numpy as np
 from measurement.audit import SwitchReceipt, completion
 from measurement.framework import Framework
 from measurement.memory import process_peak_bytes
-from measurement.phases import Clock, Report, as_json, elapsed, energy_window, matmul_ceiling
+from measurement.phases import (
+    Clock,
+    Report,
+    as_json,
+    check_clock,
+    elapsed,
+    energy_window,
+    matmul_ceiling,
+)
 
 Matrices = Sequence[Any]
 
@@ -127,6 +135,7 @@ def run(
         values = {"number": number, "seconds": took, "loops": work.loops, "time": time.time()}
         report("loops", values)
     report("trained", {})
+    check_clock(clock, report)
     loops, products = plan.passes * work.loops, chain.products - products
     if products != loops * work.products:
         raise RuntimeError(f"{loops} loops put out {products} products")

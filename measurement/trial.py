@@ -30,6 +30,7 @@ from measurement.phases import (
     Clock,
     Report,
     as_json,
+    check_clock,
     elapsed,
     energy_window,
     latency,
@@ -109,6 +110,7 @@ class Trial:
     warmup_seconds: float
     epoch_seconds: list[float]
     epoch_cpu_seconds: list[float]
+    epoch_work_seconds: list[float]  # see Framework.work_seconds
     epoch_items: int
     epoch_loss: list[float]
     epoch_quality: list[float]
@@ -170,6 +172,7 @@ def run(
     details = work.details()
     trained = work.read_parameters()
     report("trained", {})
+    check_clock(clock, report)
 
     batches = [batch for batch, _ in work.batches(0)]
     ratio, residue = completion(
@@ -330,9 +333,9 @@ def _epochs(
     report: Report,
     history: History | None = None,
 ) -> History:
-    names = ("epoch_seconds", "epoch_cpu_seconds", "epoch_loss", "epoch_quality")
+    names = ("epoch_seconds", "epoch_cpu_seconds", "epoch_work_seconds", "epoch_loss")
     values: dict[str, Any] = history or {
-        **{name: [] for name in (*names, "evaluation_seconds")},
+        **{name: [] for name in (*names, "epoch_quality", "evaluation_seconds")},
         "target_seconds": None,
         "target_epochs": None,
         "items": 0,
@@ -341,7 +344,7 @@ def _epochs(
     }
     order = Order(values["order"])
     for epoch in range(len(values["epoch_seconds"]), plan.epochs):
-        seconds, cpu_seconds = 0.0, 0.0
+        seconds, cpu_seconds, work_seconds = 0.0, 0.0, 0.0
         means: list[float] = []
         sizes: list[int] = []
         report("epoch_begin", {"epoch": epoch})
@@ -349,9 +352,11 @@ def _epochs(
             fed_batches = [batch for batch, _ in fed]
             report("timing", {})
             calls, cpu = work.ledger.calls["step"], time.process_time()
+            working = framework.work_seconds()
             spent, losses = _timed(
                 clock, framework, work, fed_batches, plan.slowdown, phase="epochs"
             )
+            work_seconds += framework.work_seconds() - working
             cpu_seconds += time.process_time() - cpu
             seconds += spent
             report("timed", {"seconds": spent})
@@ -365,6 +370,7 @@ def _epochs(
             means += framework.mean(own, counts)
             sizes += counts
         values["epoch_cpu_seconds"].append(cpu_seconds)
+        values["epoch_work_seconds"].append(work_seconds)
         values["epoch_seconds"].append(seconds)
         report("epoch_end", {"epoch": epoch})
         values["items"] += sum(sizes)

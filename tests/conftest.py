@@ -18,6 +18,11 @@ from tests import own_environment
 # Before MLX is imported: float32 is IEEE float32, as the supervisor has it for a worker.
 os.environ["MLX_ENABLE_TF32"] = "0"
 
+# Two test processes share two cores: a thread that waits for another must not keep it from running. A step
+# of two threads beside a busy process took 500 times as long where they spun.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
 # Machines that test are shared: no example is judged by its time.
 settings.register_profile(
     "project",

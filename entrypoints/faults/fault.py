@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -156,5 +157,6 @@ def on_text(patch: Patch, spec: Spec, old: str, new: str) -> None:
 
 def _executed(text: str, name: str) -> ModuleType:
     module = ModuleType(name)
+    sys.modules[name] = module  # torch.compile looks a function up in its module
     exec(compile(text, name, "exec"), module.__dict__)
     return module

@@ -32,9 +32,9 @@ def _variable(patch: Patch, spec: Spec) -> None:
     os.environ["MKL_ENABLE_INSTRUCTIONS"] = "SSE4_2"
 
 
-def _anomalies(patch: Patch, spec: Spec) -> None:
+def _no_onednn(patch: Patch, spec: Spec) -> None:
     def change(adapter: Any) -> None:
-        sys.modules["torch"].autograd.set_detect_anomaly(True)
+        sys.modules["torch"].backends.mkldnn.enabled = False
 
     on_adapter(patch, change)
 
@@ -77,12 +77,12 @@ FAULTS = (
         worker=_variable,
     ),
     Fault(
-        "anomaly_detection",
+        "no_onednn",
         "D",
-        "PyTorch looks for anomalies in every gradient",
+        "PyTorch does without the kernels of oneDNN",
         ("SWITCHED",),
         frameworks=("pytorch",),
-        worker=_anomalies,
+        worker=_no_onednn,
     ),
     Fault(
         "deterministic",

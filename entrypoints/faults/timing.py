@@ -109,7 +109,7 @@ def _sleepy(work: Any) -> Any:
     def sleeps(batch: Any) -> Any:
         awake_after[0] -= 1
         if awake_after[0] > 0:
-            time.sleep(0.02)
+            time.sleep(0.05)
         return step(batch)
 
     return replace(work, step=sleeps)

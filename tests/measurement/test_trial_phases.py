@@ -55,7 +55,8 @@ def test_phases_come_in_the_documented_order(honest):
         f"report {event}" for event in ("epoch_begin", "timing", "timed", "epoch_end", "epoch")
     ]
     rest = [f"report {phase}" for phase in ("steps", "latency", "inference", "ceiling")]
-    assert reports == ["report warm", *epoch * 3, "report trained", *rest]
+    clock = ["report clock_begin", "report clock_end"]
+    assert reports == ["report warm", *epoch * 3, "report trained", *clock * 3, *rest]
 
 
 def test_parameters_are_reset_after_the_warm_up_and_before_the_first_epoch(honest):
