@@ -43,6 +43,7 @@ _VERBS = {
     "cost": "costs less than",
     "target/epochs": "needs fewer epochs than",
     "target/seconds": "reaches the target sooner than",
+    "eval": "is better on the test set than",
     "hardware/ceiling_fraction": "comes closer to this machine's matmul ceiling than",
 }
 _OPPOSITES = {
@@ -52,6 +53,7 @@ _OPPOSITES = {
     "cost": "costs more than",
     "target/epochs": "needs more epochs than",
     "target/seconds": "reaches the target later than",
+    "eval": "is worse on the test set than",
     "hardware/ceiling_fraction": "stays further from this machine's matmul ceiling than",
 }
 

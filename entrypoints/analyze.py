@@ -120,6 +120,14 @@ def _analysed(studies: Sequence[Study], refuse: bool = False) -> list[Session]:
         return [_session(study, every, refuse) for study in bar]
 
 
+def findings_of(study: Study) -> Findings:
+    """A study's findings by themselves; nothing is written. Raises InputError where its rows cannot be
+    compared."""
+    found = _session(study, read.every_study(), refuse=True).findings
+    assert found is not None
+    return found
+
+
 def _session(study: Study, every: Sequence[Study], refuse: bool) -> Session:
     rows = read.trials_of(study)
     measured = [row.run_id for row in rows if row.status == "FINISHED" and not row.deleted]

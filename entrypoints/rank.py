@@ -36,6 +36,7 @@ from measurement.disk import Appender
 from measurement.errors import InputError
 from measurement.framework import Ranks
 from measurement.trial import Batches, Plan, run
+from serving import predictions
 
 START_SECONDS = 120.0  # until every rank has joined
 _ENDED = {"refused": 2, "out_of_memory": 3, "stalled": 4, "unequal": 5}
@@ -277,6 +278,7 @@ def measure(rank: Rank) -> None:
         trial = run(work, framework, replace(plan, energy_seconds=seconds), report=rank.emit)
         rank.emit("evidence", {})
         session.step = _beating(session.step, rank.watchdog.beat)
+        answered = session.predictions(trial.parameters)  # of every rank, which all hold all weights
         evidence = session.evidence().summary()
     said = {
         "trial": trial.as_json(),
@@ -296,6 +298,8 @@ def measure(rank: Rank) -> None:
     if framework.rank == 0:
         weights = rank.folder / "weights.safetensors"
         keep(lambda: save_file(trial.parameters, weights), weights, rank.emit)
+        place = rank.folder / predictions.FILE
+        keep(lambda: predictions.save(place, answered), place, rank.emit)
         rank.emit("result", _result(rank, session, everybody))
 
 

@@ -19,10 +19,11 @@ from measurement import blas, untrusted
 from measurement.digest import digest
 from measurement.errors import InputError
 from measurement.schedule import Condition
-from serving import trained
+from serving import predictions, trained
 from tracking import names
 
-SPEC, TRAINED, PINS, ENVIRONMENT = "spec", "trained_sha256", "pins_sha256", "environment.json"
+SPEC, PINS, ENVIRONMENT = "spec", "pins_sha256", "environment.json"
+TRAINED, PREDICTED = names.TRAINED, names.PREDICTED
 _PRIVATE = ("data_dir", "hostfile")
 _OWN = ("dataset", "checkpoint", "blas")  # each may be a file of the user's
 
@@ -45,6 +46,8 @@ def tags(measured: Measured, spec: TrialSpec) -> dict[str, str]:
     }
     if (measured.folder / trained.WEIGHTS_FILE).is_file():
         found[TRAINED] = digest(trained.arrays(measured.folder / trained.WEIGHTS_FILE))
+    if (measured.folder / predictions.FILE).is_file():
+        found[PREDICTED] = digest(predictions.read(measured.folder / predictions.FILE).arrays())
     return found
 
 

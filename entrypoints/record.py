@@ -22,6 +22,7 @@ from entrypoints.supervisor import Measured, TrialSpec, machine_file, threads_of
 from entrypoints.values import energy_share, of, timed_seconds
 from entrypoints.worker import TEXT
 from measurement import disk, doubts, energy, identity, machine, memory
+from serving import predictions
 from serving.trained import CONFIG_FILE, SERVED, WEIGHTS_FILE
 from tracking import digest, names, private, write
 from tracking.outbox import ARTIFACTS
@@ -355,7 +356,7 @@ def _files(
     disk.write(folder / "machine.json", machine_file(measured))
     environment = json.dumps(installed.environment(spec.condition), indent=1)
     disk.write(folder / recipe.ENVIRONMENT, environment)
-    for name, place in ((TEXT, folder), (WEIGHTS_FILE, base)):
+    for name, place in ((TEXT, folder), (predictions.FILE, folder), (WEIGHTS_FILE, base)):
         if (found := measured.folder / name).exists() and found.parent != place:
             disk.write(place / name, found.read_bytes())
 

@@ -30,6 +30,7 @@ from measurement.ledger import Ledger
 from measurement.operations import Counted, Operations, total
 from models.batches import epoch_rows
 from models.parameters import draw
+from serving.predictions import MOST_ITEMS, Predictions, choose
 
 if TYPE_CHECKING:
     from entrypoints.switch_session import SwitchSession
@@ -302,6 +303,20 @@ class Session(Base):
             work_digest(self.spec["workload"], asdict(self.config), self.data.sha256),
             self.module.OPTIMISER,
         )
+
+    def predictions(self, parameters: dict[str, np.ndarray]) -> Predictions:
+        """What the trained model answers to a few items, as one that is served is asked; changes the
+        state."""
+        as_sent = models.setting(self.spec["workload"], "as_sent")
+        items = choose(
+            as_sent(self.test_items[:MOST_ITEMS]),
+            self.config.example(),
+            self.spec["dataset"] in self.module.DATASETS,
+        )
+        self.reset(parameters)
+        with self.framework.inference():
+            answers = self.twin.answer(self.model, self.framework.put(items))
+            return Predictions(items, self.framework.read(answers).astype(np.int64))
 
     def conditions(self) -> dict[str, Any]:
         data = {

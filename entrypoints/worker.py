@@ -34,6 +34,7 @@ from measurement.phases import matmul_ceiling
 from measurement.streaming import Stream
 from measurement.switching import Switching
 from measurement.trial import Plan, Trial, run
+from serving import predictions
 
 TEXT = "text.md"
 
@@ -96,6 +97,8 @@ def _run(
         trial = run(session.work(), framework, Plan(**plan), report=emit)
     weights = folder / "weights.safetensors"
     keep(lambda: save_file(trial.parameters, weights), weights, emit)
+    answered = folder / predictions.FILE
+    keep(lambda: predictions.save(answered, session.predictions(trial.parameters)), answered, emit)
     return trial
 
 

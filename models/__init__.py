@@ -20,6 +20,8 @@ _OPTIONAL: dict[str, Any] = {
     "DEVICES": ("auto", "cpu", "gpu"),  # or two at a time: then auto is the first after it
     "PROBE_STEPS": 10,  # of a training's evidence
     "NO_MORE_THAN": {},  # size -> the number of items that it cannot exceed
+    "ANSWER": (),  # shape of a trained model's answer to one item, where it is no single class
+    "as_sent": lambda items: items,  # items of the test set as a client sends them
 }
 
 
@@ -52,6 +54,12 @@ def load(workload: str, part: str) -> ModuleType:
 def setting(workload: str, name: str) -> Any:
     """A constant that a workload's config.py may leave out."""
     return getattr(load(workload, "config"), name, _OPTIONAL[name])
+
+
+def about(workload: str) -> str:
+    """What a workload is and where it comes from, in a sentence."""
+    load(workload, "config")  # raises InputError
+    return str(importlib.import_module(f"models.{workload}").__doc__).strip()
 
 
 def modes(workload: str) -> tuple[str, ...]:

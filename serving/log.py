@@ -12,6 +12,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, M
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+import models
 from measurement.errors import InputError
 from serving import exported, mlx_flavor, trained
 from tracking import private
@@ -100,10 +101,10 @@ def save_model(folder: Path, path: Path, description: Model | None = None) -> No
     PyTorch's own as an exported graph, which needs no project code. Neither is loaded through a
     pickle that could run anything: `serving.inspection` says what is in a model of somebody else's."""
     spec = trained.read(folder)
-    example = spec.config.example()
+    example, answer = spec.config.example(), models.setting(spec.workload, "ANSWER")
     signature = ModelSignature(
         inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
-        outputs=Schema([TensorSpec(np.dtype(np.int64), (-1,))]),
+        outputs=Schema([TensorSpec(np.dtype(np.int64), (-1, *answer))]),
     )
     if spec.framework == "mlx":
         mlx_flavor.save_model(folder, path, description, signature=signature, input_example=example)

@@ -1,10 +1,20 @@
-"""The best trial by a named metric becomes a registered model version, alias `champion`."""
+"""A trial becomes a registered model version; aliases say what it is to its users: `champion` is served,
+`challenger` was registered after it, `previous` is the champion before, to which one can go back.
+
+An alias names one version, so there are never two champions. Who changes aliases holds the model's lock,
+which the store itself keeps (a registered model of another name, of which it takes one), so that it
+holds for commands on several machines; and a promotion is of one champion by one challenger: where
+either has changed since they were compared, it is refused.
+"""
 
 from __future__ import annotations
 
 import math
+import secrets
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import mlflow
@@ -15,11 +25,17 @@ from mlflow.tracking import MlflowClient
 
 from measurement.doubts import UNTRUSTED
 from measurement.errors import InputError
-from tracking import names, read
+from tracking import names, private, read
 from tracking.read import Row
 from tracking.store import reachable
 
-ALIAS = "champion"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+ROLLED_BACK = "rolled_back"
+"""Tag of a version that was the champion and was taken back: it is not promoted again unasked."""
+_LOCK = "{} (aliases are being changed)"
+_LOCK_SECONDS = 60.0  # to wait for another command
+_STALE_SECONDS = 30.0  # after which the one that holds it is taken for dead: it takes a few calls
+MOST_DESCRIPTION = 4900  # characters; MLflow's column has 5000
 
 # Never a champion: no finished work, or not the real data.
 DISQUALIFYING = frozenset({"CRASHED", "DIVERGED", "SYNTHETIC"})
@@ -37,8 +53,8 @@ class Registered:
 
     name: str
     version: str
-    uri: str
-    new: bool  # False: this very model was a version already; only the alias was set
+    alias: str
+    new: bool  # False: this very model was a version already
     run_id: str
     run_name: str
     framework: str
@@ -48,6 +64,25 @@ class Registered:
     left_out: dict[str, int]
     tags: dict[str, str]
 
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}@{self.alias}"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a registered model. run_id: of the trial that trained it."""
+
+    name: str
+    version: str
+    run_id: str
+    model_uri: str
+    tags: Mapping[str, str]
+
+
+Refusal = Callable[[Row, str], str | None]
+"""Says why a run's model, by its URI, is not to be registered."""
+
 
 def register_best(
     metric: str,
@@ -55,12 +90,13 @@ def register_best(
     framework: str | None = None,
     study: str | None = None,
     run_id: str | None = None,
-    refusal: Callable[[str], str | None] = lambda model_uri: None,
+    refusal: Refusal = lambda row, model_uri: None,
 ) -> Registered:
-    """Register the best finished trial of `workload` by `metric` under the workload's name.
+    """Register the best finished trial of `workload` by `metric` under the workload's name: the first
+    one as champion, later ones as challenger.
 
     framework, study, run_id: None = any; with a run_id that very trial, if it qualifies. A tie goes
-    to the earliest trial. refusal: says why a model, by its URI, is not to be served. Raises InputError: unknown metric, one without a better direction, unknown
+    to the earliest trial. Raises InputError: unknown metric, one without a better direction, unknown
     study, a run that is no trial, or nothing that qualifies (with the reasons and how many runs).
     """
     higher = _direction(metric) == "higher"
@@ -72,7 +108,7 @@ def register_best(
     reasons: Counter[str] = Counter()
     qualified: list[Row] = []
     for row in rows:
-        if reason := _unfit(row, metric, workload, framework):
+        if reason := unfit(row, metric, workload, framework):
             reasons[reason] += 1
         else:
             qualified.append(row)
@@ -81,7 +117,7 @@ def register_best(
     for row in qualified:
         with reachable():
             model_uri = _model(row.run_id)
-            said = refusal(model_uri) if model_uri else "no loadable model with a signature"
+            said = refusal(row, model_uri) if model_uri else "no loadable model with a signature"
             if model_uri and said is None:
                 return _register(row, model_uri, metric, workload, len(rows), dict(reasons))
         reasons[str(said)] += 1
@@ -101,7 +137,7 @@ def _direction(metric: str) -> str:
     return better
 
 
-def _unfit(row: Row, metric: str, workload: str, framework: str | None) -> str | None:
+def unfit(row: Row, metric: str, workload: str, framework: str | None = None) -> str | None:
     """Why a trial cannot be champion, as a class to count; None when it can."""
     if row.cell.get("workload") != workload:
         return f"its workload is '{row.cell.get('workload')}'"
@@ -183,18 +219,19 @@ def _register(
         "study": row.study or "none",
         "flags": ",".join(row.flags) or "none",
     }
-    version = _existing(workload, model_uri)
-    new = version is None
-    if version is None:
-        version = mlflow.register_model(model_uri, workload, tags=tags)
-    else:
-        for key, value in tags.items():
-            client.set_model_version_tag(workload, version.version, key, value)
-    client.set_registered_model_alias(workload, ALIAS, version.version)
+    with alone(workload):
+        version = _existing(workload, model_uri)
+        new = version is None
+        if version is None:
+            version = mlflow.register_model(model_uri, workload, tags=tags)
+        else:
+            for key, value in tags.items():
+                client.set_model_version_tag(workload, version.version, key, value)
+        alias = _alias(client, workload, str(version.version))
     return Registered(
         name=workload,
         version=str(version.version),
-        uri=f"models:/{workload}@{ALIAS}",
+        alias=alias,
         new=new,
         run_id=row.run_id,
         run_name=row.name,
@@ -207,7 +244,151 @@ def _register(
     )
 
 
+def _alias(client: MlflowClient, name: str, version: str) -> str:
+    """What a version that has just been registered is called: champion where there is none."""
+    champion = _of_alias(client, name, CHAMPION)
+    if champion is not None and champion.version == version:
+        return CHAMPION
+    alias = CHAMPION if champion is None else CHALLENGER
+    client.set_registered_model_alias(name, alias, version)
+    return alias
+
+
 def _existing(name: str, model_uri: str) -> ModelVersion | None:
     """The version that is this very model already, so that asking twice adds none."""
     versions = MlflowClient().search_model_versions(f"name = '{name}'")
     return next((version for version in versions if version.source == model_uri), None)
+
+
+# --- aliases
+
+
+def version(name: str, alias: str) -> Version | None:
+    """The version that has an alias; None where none has."""
+    with reachable():
+        return _of_alias(MlflowClient(), name, alias)
+
+
+def _of_alias(client: MlflowClient, name: str, alias: str) -> Version | None:
+    try:
+        found = client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return Version(name, str(found.version), found.run_id or "", found.source, dict(found.tags))
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """No other command changes the aliases of this model in this store while the block runs, on
+    whatever machine it is. Raises InputError where another one does for too long."""
+    client, lock, owner = MlflowClient(), _LOCK.format(name), secrets.token_hex(8)
+    with reachable():
+        _take(client, lock, owner)
+    try:
+        yield
+    finally:
+        with reachable():
+            if _owner(client, lock) == owner:
+                client.delete_registered_model(lock)
+
+
+def _take(client: MlflowClient, lock: str, owner: str) -> None:
+    until, seen, since = time.monotonic() + _LOCK_SECONDS, "", time.monotonic()
+    while True:
+        try:
+            client.create_registered_model(
+                lock,
+                {"owner": owner},
+                "A command holds this while it changes aliases, for seconds; one that was killed "
+                "leaves it, and the next one removes it.",
+            )
+            return
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        holder = _owner(client, lock)
+        if holder == owner:  # its answer was lost
+            return
+        if holder != seen:  # by this machine's own clock: those of two machines may differ
+            seen, since = holder, time.monotonic()
+        if holder and time.monotonic() - since > _STALE_SECONDS:
+            with _gone():
+                if _owner(client, lock) == holder:
+                    client.delete_registered_model(lock)
+            continue
+        if time.monotonic() > until:
+            raise InputError(
+                f"another command has been changing the aliases of this model for {_LOCK_SECONDS:g} s; "
+                f"expected it to end: if none runs, delete the registered model '{lock}'"
+            )
+        time.sleep(0.1 + 0.2 * secrets.randbelow(100) / 100)
+
+
+def _owner(client: MlflowClient, lock: str) -> str:
+    with _gone():
+        return str(client.get_registered_model(lock).tags.get("owner", ""))
+    return ""
+
+
+@contextmanager
+def _gone() -> Iterator[None]:
+    """What another command has removed meanwhile is no error."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def promote(challenger: Version, champion: Version, tags: Mapping[str, str]) -> None:
+    """The challenger becomes champion, the champion `previous`; tags: of the challenger, on what
+    grounds. Cut off anywhere and called again, it ends the same. Raises InputError where another
+    version has become champion since the two were compared."""
+    client, name = MlflowClient(), challenger.name
+    with reachable(), alone(name):
+        now = _of_alias(client, name, CHAMPION)
+        if now is None or now.version not in (champion.version, challenger.version):
+            raise InputError(
+                f"version {challenger.version} of {name} was compared with version {champion.version}, "
+                f"and the champion is now version {now.version if now else 'none'}; compare it again"
+            )
+        for key, value in private.cleaned(tags).items():
+            client.set_model_version_tag(name, challenger.version, key, value[:5000])
+        if now.version != challenger.version:
+            client.set_registered_model_alias(name, PREVIOUS, champion.version)
+            client.set_registered_model_alias(name, CHAMPION, challenger.version)
+        _drop(client, name, CHALLENGER, challenger.version)
+
+
+def roll_back(name: str) -> tuple[Version, Version]:
+    """The previous champion becomes champion again: (it, the one that was taken back). Raises
+    InputError where there is none."""
+    client = MlflowClient()
+    with reachable(), alone(name):
+        now, before = _of_alias(client, name, CHAMPION), _of_alias(client, name, PREVIOUS)
+        if now is None or before is None or now.version == before.version:
+            raise InputError(
+                f"{name} has no previous champion to go back to; expected one that a promotion replaced"
+            )
+        client.set_model_version_tag(name, now.version, ROLLED_BACK, time.strftime("%Y-%m-%d"))
+        client.set_registered_model_alias(name, CHAMPION, before.version)
+        _drop(client, name, PREVIOUS, before.version)
+        return before, now
+
+
+def _drop(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Takes an alias from a version that has it."""
+    found = _of_alias(client, name, alias)
+    if found is not None and found.version == version:
+        client.delete_registered_model_alias(name, alias)
+
+
+def describe(name: str, version: str, text: str) -> None:
+    """The description of a version, Markdown, as far as a store keeps it."""
+    if len(text) > MOST_DESCRIPTION:
+        end = "\n\n(cut; the whole card is an artifact of its run)"
+        text = text[: MOST_DESCRIPTION - len(end)] + end
+    with reachable():
+        MlflowClient().update_model_version(name, version, private.clean(text))

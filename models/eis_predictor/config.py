@@ -55,6 +55,7 @@ OPTIMISER = "adamw_relu"
 PROBE_STEPS = 4
 MAY_BE_ZERO = ("dropout", "weight_decay")
 NO_MORE_THAN = {"train_circuits": "train_items", "test_circuits": "test_items"}
+ANSWER = (COUNT,)
 
 
 @dataclass(frozen=True)

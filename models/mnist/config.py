@@ -28,6 +28,11 @@ TARGET, EPOCHS = 0.96, 10
 STUDY_TARGET, STUDY_EPOCHS = 0.94, 3
 
 
+def as_sent(items: np.ndarray) -> np.ndarray:
+    """Standardised pixels -> pixels in [0, 1], which is what `answer` is given; float32."""
+    return np.clip(items * PIXEL_STD + PIXEL_MEAN, 0, 1).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Config:
     """The study's values; `hidden_size`, `layers`, `batch_size` and `learning_rate` are options."""

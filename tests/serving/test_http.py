@@ -1,90 +1,101 @@
-"""`mlflow models serve` answers over HTTP for both frameworks, where the project is not."""
+"""`mlflow models serve` answers over HTTP for both frameworks, where the project is not, as the process
+that trained the model did."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from served import digits, images
+from served import FRAMEWORKS, digits, images, write_trial
 
-from serving import log
+from benchmarks import served as server
+from measurement.errors import InputError
+from serving import log, predictions
+from serving.predictions import Predictions
 
 pytestmark = pytest.mark.slow
 
 
-@contextmanager
-def served(model: Path, folder: Path) -> Iterator[str]:
-    """The server's address; the server and its children are stopped on the way out."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # The server is started through a shell that looks for uvicorn on the PATH.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    command = ["mlflow", "models", "serve", "-m", str(model), "-p", str(port)]
-    with (folder / "server.log").open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command, "--env-manager", "local"],
-            cwd=folder,
-            env=environment | {"PATH": path, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            _await(address, process, folder / "server.log")
-            yield address
-        finally:
-            os.killpg(process.pid, signal.SIGINT)
-            process.wait(timeout=30)
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def address(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Of a server of each framework's model; its folder is in ADDRESSED."""
+    folder = tmp_path_factory.mktemp(request.param)
+    log.save_model(write_trial(folder / "trial", request.param), folder / "model")
+    with server.served(folder / "model", folder, os.environ) as found:
+        ADDRESSED[found] = folder
+        yield found
 
 
-def _await(address: str, process: subprocess.Popen[bytes], output: Path) -> None:
-    for _ in range(240):
-        assert process.poll() is None, output.read_text()[-2000:]
-        try:
-            urllib.request.urlopen(f"{address}/ping", timeout=5)
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.25)
-    pytest.fail("no answer within a minute: " + output.read_text()[-2000:])
+ADDRESSED: dict[str, Path] = {}
 
 
-def _ask(address: str, body: bytes) -> list[int]:
+def ask(address: str, items: np.ndarray) -> list[int]:
+    return server.ask(address, server.body(items))
+
+
+def refused(address: str, content: bytes) -> tuple[int, str]:
+    """(status, what is said) of a request that is none."""
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{address}/invocations", body, headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return list(json.load(answer)["predictions"])
+    request = urllib.request.Request(f"{address}/invocations", content, headers)
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request, timeout=30)
+    return error.value.code, error.value.read().decode()
 
 
-def test_the_server_answers_as_the_trial_does(trial: Path, tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    log.save_model(trial, model)
+def test_a_batch_of_images_is_answered_as_the_trial_does(address: str, tmp_path: Path) -> None:
     x = images(32)
-    with served(model, tmp_path) as address:
+    assert ask(address, x[:1]) == digits(x[:1]).tolist()
+    with ThreadPoolExecutor(4) as clients:  # several requests at once
+        answers = list(clients.map(lambda rows: ask(address, rows), np.split(x, 8)))
+    assert np.concatenate(answers).tolist() == digits(x).tolist()
+    # As `register` and the benchmark ask: what the training process answered, out of its file.
+    predictions.save(tmp_path / predictions.FILE, Predictions(x, digits(x)))
+    recorded = predictions.read(tmp_path / predictions.FILE)
+    given = np.array(ask(address, recorded.inputs))
+    assert predictions.difference(recorded.answers, given, "float32") is None
 
-        def ask(rows: np.ndarray) -> list[int]:
-            return _ask(address, json.dumps({"inputs": rows.tolist()}).encode())
 
-        assert ask(x[:1]) == digits(x[:1]).tolist()
-        with ThreadPoolExecutor(4) as clients:  # several requests at once
-            answers = list(clients.map(ask, np.split(x, 8)))
-        assert np.concatenate(answers).tolist() == digits(x).tolist()
-        # The example that MLflow keeps beside the model is what `register` tells people to send.
-        assert len(_ask(address, (model / "serving_input_example.json").read_bytes())) == 4
-        with pytest.raises(urllib.error.HTTPError, match="400"):
-            ask(x[:, :3])
+def test_the_example_that_people_are_told_to_send_is_answered(address: str) -> None:
+    example = ADDRESSED[address] / "model/serving_input_example.json"
+    assert len(server.ask(address, example.read_bytes())) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (json.dumps({"inputs": [[0.0] * 3]}), r"shape"),
+        (json.dumps({"inputs": [0.0] * 784}), r"shape"),
+        (json.dumps({"inputs": [["one"] * 784]}), ""),
+        ("{", "JSON"),
+        (json.dumps({"images": []}), "inputs"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused_with_the_reason(
+    address: str, content: str, said: str
+) -> None:
+    code, text = refused(address, content.encode())
+    assert code == 400, text
+    assert said.lower() in text.lower(), text
+    assert ask(address, images(2)) == digits(images(2)).tolist()  # and the server goes on
+
+
+def test_a_wrong_shape_names_the_one_that_is_expected(address: str) -> None:
+    with pytest.raises(InputError, match=r"400.*\(-1, 784\)"):
+        ask(address, images(4)[:, :3])
+
+
+def test_open_loop_load_is_answered_rightly(address: str) -> None:
+    x = images(4)
+    bodies, expected = [server.body(x[i : i + 2]) for i in (0, 2)], np.split(digits(x), 2)
+    times = server.arrivals(40, 0.5, "constant", [0])
+    found = server.offer(address, bodies, [e.tolist() for e in expected], times, connections=4)
+    assert found.wrong == 0 and not found.errors and np.isfinite(found.latencies).all()

@@ -1,9 +1,11 @@
-"""The champion is the best run whose evidence is complete, and it leads back to its origin."""
+"""The champion is the first run whose evidence is complete; later ones challenge it, one at a time."""
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from measurement.errors import InputError
-from tracking.registry import register_best
+from tracking import registry
+from tracking.registry import Version, register_best
 
 SIGNATURE = ModelSignature(Schema([TensorSpec(np.dtype(np.float32), (-1, 784))]))
 Trial = Callable[..., str]
@@ -134,15 +137,19 @@ def test_asking_twice_adds_no_version(trial: Trial, workload: str) -> None:
     assert len(MlflowClient().search_model_versions(f"name = '{workload}'")) == 1
 
 
-def test_a_better_run_moves_the_alias_and_the_worse_keeps_its_version(
-    trial: Trial, workload: str
-) -> None:
+def test_a_later_model_is_a_challenger_however_good(trial: Trial, workload: str) -> None:
     worse = trial(0.8)
-    register_best("eval/accuracy", workload)
+    assert register_best("eval/accuracy", workload).alias == "champion"
     better = trial(0.9)
     done = register_best("eval/accuracy", workload)
-    assert (done.version, done.run_id) == ("2", better)
+    assert (done.version, done.run_id, done.alias) == ("2", better, "challenger")
+    assert done.uri == f"models:/{workload}@challenger"
     assert MlflowClient().get_model_version(workload, "1").run_id == worse
+    assert aliases(workload) == {"champion": "1", "challenger": "2"}
+    assert register_best("eval/accuracy", workload, run_id=worse).alias == "champion"
+    third = trial(0.95)
+    assert register_best("eval/accuracy", workload).run_id == third
+    assert aliases(workload) == {"champion": "1", "challenger": "3"}
 
 
 def test_framework_and_run_can_be_chosen(trial: Trial, workload: str) -> None:
@@ -234,3 +241,128 @@ def test_a_run_that_is_no_trial_is_refused(experiment: str, workload: str) -> No
     run_id = MlflowClient().create_run(experiment, tags={"kind": "study"}).info.run_id
     with pytest.raises(InputError, match="is no trial"):
         register_best("eval/accuracy", workload, run_id=run_id)
+
+
+# --- aliases
+
+
+def aliases(name: str) -> dict[str, str]:
+    found = MlflowClient().get_registered_model(name).aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+@pytest.fixture
+def versions(trial: Trial, workload: str) -> list[Version]:
+    """Three versions of a model: the champion, one that was registered after it, the challenger."""
+    runs = [trial(accuracy) for accuracy in (0.7, 0.8, 0.9)]
+    done = [register_best("eval/accuracy", workload, run_id=run_id) for run_id in runs]
+    return [
+        Version(workload, one.version, one.run_id, f"models:/{workload}/{one.version}", one.tags)
+        for one in done
+    ]
+
+
+def test_a_promotion_keeps_the_champion_before(versions: list[Version]) -> None:
+    first, _, third = versions
+    registry.promote(third, first, {"promoted_because": "it is better"})
+    assert aliases(first.name) == {"champion": "3", "previous": "1"}
+    assert (
+        MlflowClient().get_model_version(first.name, "3").tags["promoted_because"] == "it is better"
+    )
+    registry.promote(third, first, {})  # twice is once
+    assert aliases(first.name) == {"champion": "3", "previous": "1"}
+    assert [found.version for found in registry.roll_back(first.name)] == ["1", "3"]
+    assert aliases(first.name) == {"champion": "1"}
+    with pytest.raises(InputError, match="no previous champion"):
+        registry.roll_back(first.name)
+
+
+def test_of_two_promotions_at_once_one_is_told_to_compare_again(versions: list[Version]) -> None:
+    first, second, third = versions
+    barrier = threading.Barrier(2)
+
+    def promote(challenger: Version) -> str:
+        barrier.wait()
+        try:
+            registry.promote(challenger, first, {})
+        except InputError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(promote, (second, third)))
+    assert sorted(map(bool, said)) == [False, True]
+    refused = next(text for text in said if text)
+    won = (third, second)[said.index("") == 0]
+    assert f"the champion is now version {won.version}; compare it again" in refused
+    found = aliases(first.name)
+    assert (found["champion"], found["previous"]) == (won.version, "1")
+    assert not _locks()
+
+
+def test_first_models_registered_at_once_make_one_champion(trial: Trial, workload: str) -> None:
+    runs = [trial(0.9) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        done = list(
+            pool.map(lambda run_id: register_best("eval/accuracy", workload, run_id=run_id), runs)
+        )
+    assert sorted(one.alias for one in done) == ["challenger", "challenger", "champion"]
+    assert sorted(one.version for one in done) == ["1", "2", "3"]
+    assert aliases(workload)["champion"] == next(o.version for o in done if o.alias == "champion")
+
+
+def test_a_promotion_that_was_cut_off_is_completed(
+    versions: list[Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two of its calls there is one champion, and the next attempt ends it."""
+    first, _, third = versions
+    real, left = MlflowClient.set_registered_model_alias, [1]
+
+    def cut(self: MlflowClient, *words: str) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(self, *words)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", cut)
+    with pytest.raises(KeyboardInterrupt):
+        registry.promote(third, first, {})
+    monkeypatch.undo()
+    assert aliases(first.name) == {"champion": "1", "previous": "1", "challenger": "3"}
+    with pytest.raises(InputError, match="no previous champion"):
+        registry.roll_back(first.name)
+    registry.promote(third, first, {})
+    assert aliases(first.name) == {"champion": "3", "previous": "1"}
+
+
+def test_the_lock_of_a_command_that_was_killed_is_taken_over(
+    versions: list[Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, third = versions
+    MlflowClient().create_registered_model(registry._LOCK.format(first.name), {"owner": "killed"})
+    monkeypatch.setattr(registry, "_STALE_SECONDS", 0.3)
+    registry.promote(third, first, {})
+    assert aliases(first.name)["champion"] == "3" and not _locks()
+
+
+def test_a_lock_that_others_keep_taking_is_waited_for_and_then_named(
+    versions: list[Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, third = versions
+    lock = registry._LOCK.format(first.name)
+    MlflowClient().create_registered_model(lock, {"owner": "busy"})
+    monkeypatch.setattr(registry, "_LOCK_SECONDS", 0.3)
+    with pytest.raises(InputError, match="another command has been changing the aliases"):
+        registry.promote(third, first, {})
+    assert _locks() == [lock] and aliases(first.name)["champion"] == "1"
+    MlflowClient().delete_registered_model(lock)
+
+
+def test_a_long_card_is_cut_to_what_a_store_keeps(versions: list[Version]) -> None:
+    registry.describe(versions[0].name, "1", "x" * 6000)
+    text = MlflowClient().get_model_version(versions[0].name, "1").description
+    assert len(text) <= 5000 and text.endswith("artifact of its run)")
+
+
+def _locks() -> list[str]:
+    return [m.name for m in MlflowClient().search_registered_models() if "being changed" in m.name]
