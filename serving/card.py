@@ -60,8 +60,8 @@ def markdown(row: Row, story: Story) -> str:
         "",
         f"Limits: {' '.join(_limits(row))}",
         "",
-        "Licence: the weights were made by this project's code and are under its licence; what the data "
-        "set's own terms ask of who uses a model trained on it stays asked.",
+        "Licence: MIT, as the code that made it; what the data set's own terms ask of who uses a model that "
+        "was trained on it stays asked.",
         "",
         *usage(f"models:/{workload}/{story.version}"),
     ]

@@ -41,7 +41,7 @@ RUN_BY = {
     "machines": "tests/analysis/test_machines_command.py",
     "versions": "tests/analysis/test_versions_command.py",
     "reproduce": "tests/entrypoints/test_reproduce.py",
-    "register": "tests/serving/test_http.py",
+    "register": "tests/entrypoints/test_register.py",
     "calibrate": "tests/entrypoints/test_plan_command.py",
     "import_results": "tests/entrypoints/test_published_commands.py",
     "export_results": "tests/entrypoints/test_published_commands.py",
