@@ -28,6 +28,8 @@ from mlflow.utils.file_utils import get_total_file_size
 from mlflow.utils.model_utils import _validate_and_prepare_target_save_path
 
 from measurement import blas
+from measurement.errors import InputError
+from measurement.untrusted import shown
 from serving import sources, trained
 
 FLAVOR_NAME = "mlx"
@@ -147,6 +149,10 @@ class Classifier:
 
 def _load_blas(choice: str, device: str) -> None:
     """On a Linux CPU the wheel's reference BLAS takes 7 to 30 times as long as a tuned one."""
+    if choice not in ("auto", *blas.CHOICES):  # a path would be a library that a model's file names
+        raise InputError(
+            f"blas='{shown(choice)}' of a served model; expected auto, {', '.join(blas.CHOICES)}"
+        )
     imported = {"torch", "mlx.core"} & sys.modules.keys()
     if choice == "auto" and (device != "cpu" or imported):
         return  # too late, or nothing to gain

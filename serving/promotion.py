@@ -105,14 +105,14 @@ def _together(
         )
     for name in dict.fromkeys((metric, quality)):
         _complete(found.get(name), name, study.name)
-    if quality != metric:
-        _not_worse(found[quality])
-    first = found[metric]
+    for name in dict.fromkeys((quality, metric)):
+        c = found[name]
+        if c.outcome != "better" and not _equivalent(c):
+            how = "worse" if c.outcome == "worse" else "undecided"
+            raise InputError(f"not promoted: {how} by {name}: {c.verdict}")
+    first, margin = found[metric], found[metric].margin
     if first.outcome == "better":
         return Grounds(_said(first, found[quality]), (study.name,), margin)
-    _not_worse(first)
-    if first.outcome != "same":
-        raise InputError(f"not promoted: {first.verdict}; run more pairs in a new study")
     better = [
         c for n, c in found.items() if n in declared and n != metric and c.outcome == "better"
     ]
@@ -154,14 +154,9 @@ def _complete(c: Comparison | None, metric: str, study: str) -> None:
         raise InputError(f"not promoted: {c.verdict}")
 
 
-def _not_worse(c: Comparison) -> None:
-    if c.outcome == "worse":
-        raise InputError(f"not promoted: worse by {c.metric}: {c.verdict}")
-    if c.outcome == "undecided" and METRICS[c.metric].unit == "":
-        raise InputError(
-            f"not promoted: by {c.metric} neither better nor the same within "
-            f"{wording.percent(c.margin)} is shown: {c.verdict}"
-        )
+def _equivalent(c: Comparison) -> bool:
+    """The same within the margin, by test; a difference that is shown may be smaller than that."""
+    return c.same is not None and c.same.same
 
 
 def _said(*found: Comparison) -> tuple[str, ...]:

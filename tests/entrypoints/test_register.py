@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import mlflow
@@ -44,7 +44,6 @@ def runs(empty_store: Path, tmp_path_factory: pytest.TempPathFactory):  # noqa: 
 
 def _stored(folder: Path) -> dict[str, str]:
     client, plan = MlflowClient(), signed.study()
-    rows, samples = signed.rows(plan)
     design = {
         **plan.design,
         "pairs": plan.pairs,
@@ -56,6 +55,7 @@ def _stored(folder: Path) -> dict[str, str]:
         "comparisons": [asdict(pairing) for pairing in plan.comparisons],
         "machine": plan.machine,
     }
+    rows, samples = signed.rows(replace(plan, design=design))
     tags = {names.KIND: "study", "study": plan.name, "design": json.dumps(design)}
     client.create_run("0", start_time=1_000_000, tags=tags)
     found: dict[str, str] = {}

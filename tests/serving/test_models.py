@@ -202,3 +202,14 @@ def test_a_folder_of_the_other_framework_is_refused(tmp_path: Path) -> None:
     folder = write_trial(tmp_path / "trial", "pytorch")
     with pytest.raises(InputError, match="holds a pytorch model"):
         log.log_model("any", "mlx", "mnist", folder)
+
+
+def test_a_model_names_no_library_to_load(tmp_path: Path) -> None:
+    """What a model's file says of a BLAS would be loaded into the server."""
+    folder = write_trial(tmp_path / "trial", "mlx")
+    mlx_flavor.save_model(folder, tmp_path / "model")
+    with pytest.raises(InputError, match="blas='/tmp/lib.so' of a served model; expected auto"):
+        mlflow.pyfunc.load_model(str(tmp_path / "model"), model_config={"blas": "/tmp/lib.so"})
+    x = images(3)
+    plain = mlflow.pyfunc.load_model(str(tmp_path / "model"), model_config={"blas": "shipped"})
+    assert plain.predict(x).tolist() == digits(x).tolist()
