@@ -43,7 +43,7 @@ DISQUALIFYING = frozenset({"CRASHED", "DIVERGED", "SYNTHETIC"})
 DOUBTFUL_TIMES = frozenset(
     {*UNTRUSTED, "LOAD", "STOLEN-CPU", "BATTERY", "LOW-POWER", "THERMAL", "SWAP", "ROSETTA"}
 )
-_TIMED_UNITS = frozenset({"s", "items/s", "J", "W", "USD", "FLOP/s"})
+_TIMED_UNITS = frozenset({"s", "items/s", "tokens/s", "updates/s", "J", "W", "USD", "FLOP/s"})
 _BEYOND = 1e300  # a database stores infinity as the largest double
 
 
