@@ -306,7 +306,8 @@ def _take(client: MlflowClient, lock: str, owner: str) -> None:
             )
             return
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            # The other one: MLflow looks for the one that was there, and it has just been given back.
+            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"):
                 raise
         holder = _owner(client, lock)
         if holder == owner:  # its answer was lost

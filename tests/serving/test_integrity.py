@@ -25,9 +25,13 @@ ITEMS = images(8)
 RECORDED = Predictions(ITEMS, digits(ITEMS))
 
 
-@pytest.fixture
-def logged(experiment: str, trial: Path, framework: str) -> tuple[Row, str, Path]:
-    """(a trial's run, its model's URI, its model's files)."""
+Logged = tuple[Row, str, Path]
+"""A trial's run, its model's URI, its model's files."""
+
+
+def make(experiment: str, framework: str, trial: Path) -> Logged:
+    """As a trial leaves it."""
+    write_trial(trial, framework)
     client = MlflowClient()
     tags = {
         "kind": "trial",
@@ -49,19 +53,28 @@ def logged(experiment: str, trial: Path, framework: str) -> tuple[Row, str, Path
 
 
 @pytest.fixture
+def logged(experiment: str, tmp_path: Path) -> Logged:
+    """One to spoil, of MLX, which is saved in no time."""
+    return make(experiment, "mlx", tmp_path / "trial")
+
+
+@pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> None:
     """No process is started: the model gives what it should."""
     monkeypatch.setattr(integrity, "ask", lambda folder, items: digits(items))
 
 
-def test_a_sound_model_answers_in_a_process_of_its_own(logged: tuple[Row, str, Path]) -> None:
-    row, uri, _ = logged
-    assert integrity.prove(row, uri) == Proof(True, 8)
-
-
-def test_an_older_run_lacks_what_it_did_not_record(
-    logged: tuple[Row, str, Path], answering: None
+def test_a_sound_model_answers_in_a_process_of_its_own(
+    experiment: str, framework: str, tmp_path: Path
 ) -> None:
+    row, uri, _ = make(experiment, framework, tmp_path / "trial")
+    assert integrity.prove(row, uri) == Proof(True, 8)
+    others = replace(row, tags=row.tags | {names.TRAINED: "0" * 64})
+    with pytest.raises(InputError, match="changed after the training"):
+        integrity.prove(others, uri)
+
+
+def test_an_older_run_lacks_what_it_did_not_record(logged: Logged, answering: None) -> None:
     row, uri, _ = logged
     tags = {k: v for k, v in row.tags.items() if k not in (names.TRAINED, names.PREDICTED)}
     proof = integrity.prove(replace(row, tags=tags), uri)
@@ -73,12 +86,10 @@ def test_an_older_run_lacks_what_it_did_not_record(
 def _other_weights(row: Row, folder: Path) -> Row:
     """As somebody would who has the store, and not the training."""
     place = folder / "data" / "weights.safetensors"
-    if place.is_file():
-        values = load_file(place)
-        values["head.bias"] = values["head.bias"] + 1
-        save_file(values, place)
-        return row
-    return replace(row, tags=row.tags | {names.TRAINED: "0" * 64})  # nor is a run for other weights
+    values = load_file(place)
+    values["head.bias"] = values["head.bias"] + 1
+    save_file(values, place)
+    return row
 
 
 def _other_predictions(row: Row, folder: Path) -> Row:
@@ -121,7 +132,7 @@ def _other_size(row: Row, folder: Path) -> Row:
     ],
 )
 def test_what_was_changed_is_named(
-    logged: tuple[Row, str, Path],
+    logged: Logged,
     answering: None,
     spoil: Callable[[Row, Path], Row],
     said: str,
@@ -146,9 +157,7 @@ def test_a_configuration_of_the_same_shapes_is_another_one(tmp_path: Path) -> No
         integrity.same_weights(row, tmp_path / "model")
 
 
-def test_other_answers_are_found(
-    logged: tuple[Row, str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_answers_are_found(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sound weights in another graph: what is served is what counts."""
     row, uri, _ = logged
 
