@@ -6,6 +6,7 @@ import json
 import signal
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from mlflow.entities import Run
@@ -16,8 +17,9 @@ import models
 from entrypoints import processes
 from measurement import disk
 from measurement.audit import parity_difference, receipt_difference
+from serving import integrity
 from tests.entrypoints.conftest import invoke
-from tracking import names
+from tracking import names, read
 
 SMOKE = ("--preset", "smoke", "--dataset", "synthetic", "--compile", "off")
 NEW = [name for name in models.names() if name != "mnist"]  # which has tests of its own
@@ -110,6 +112,19 @@ def test_only_a_training_saves_a_model(runs: list[Run]) -> None:
     for run in runs:
         trained = run.data.tags["mode"] == "train"
         assert bool(run.outputs.model_outputs) == trained
+
+
+def test_a_model_answers_as_the_process_that_trained_it_did(runs: list[Run]) -> None:
+    for run in runs:
+        (row,) = read.trials(run_ids=[run.info.run_id])
+        recorded = integrity.recorded_of(row)
+        assert (recorded is not None) == (row.cell["mode"] == "train")
+        if recorded is None or not run.outputs.model_outputs:
+            continue
+        model = mlflow.pyfunc.load_model(f"models:/{run.outputs.model_outputs[-1].model_id}")
+        assert model.predict(recorded.inputs).tolist() == recorded.answers.tolist()
+        shape = model.metadata.get_output_schema().inputs[0].shape
+        assert shape == (-1, *recorded.answers.shape[1:])
 
 
 def test_a_trained_model_is_evaluated_without_training(

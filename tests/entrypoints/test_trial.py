@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -15,6 +16,7 @@ from mlflow.tracking import MlflowClient
 import frameworks
 import models
 from measurement.errors import InputError
+from serving import integrity
 from tests.entrypoints.conftest import invoke
 from tracking import names, read
 
@@ -93,6 +95,17 @@ def test_the_model_and_the_data_are_there_without_pickle(trial: Run) -> None:
     folder = Path(trial.info.artifact_uri).parent.parent
     files = [path.name for path in folder.rglob("*") if path.is_file()]
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".pth", ".pt", ".bin"))]
+
+
+def test_what_the_trained_model_answers_is_in_the_run(trial: Run) -> None:
+    (row,) = read.trials(run_ids=[trial.info.run_id])
+    recorded = integrity.recorded_of(row)
+    assert recorded is not None and recorded.inputs.shape == (32, 784)
+    assert recorded.inputs.min() >= 0 and recorded.inputs.max() <= 1
+    if not trial.outputs.model_outputs:  # of a framework that nothing serves
+        return
+    model = mlflow.pyfunc.load_model(f"models:/{trial.outputs.model_outputs[-1].model_id}")
+    assert model.predict(recorded.inputs).tolist() == recorded.answers.tolist()
 
 
 def test_no_path_of_this_machine_is_in_the_run(trial: Run) -> None:
