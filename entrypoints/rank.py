@@ -278,7 +278,7 @@ def measure(rank: Rank) -> None:
         trial = run(work, framework, replace(plan, energy_seconds=seconds), report=rank.emit)
         rank.emit("evidence", {})
         session.step = _beating(session.step, rank.watchdog.beat)
-        answered = session.predictions(trial.parameters)  # of every rank, which all hold all weights
+        answered = session.predictions(trial.parameters)  # all ranks hold all weights
         evidence = session.evidence().summary()
     said = {
         "trial": trial.as_json(),

@@ -226,10 +226,10 @@ def main(
         if promote == "false" or done.alias == CHAMPION:
             return
     if challenger is None:
-        before = registry.version(workload, PREVIOUS)
+        last = registry.version(workload, PREVIOUS)
         click.echo(
             f"{workload} has no challenger; the champion is version {champion.version if champion else '?'}"
-            + (f", the previous one version {before.version}" if before else "")
+            + (f", the previous one version {last.version}" if last else "")
         )
         return
     click.echo("\n".join(_promote(challenger, metric, margin)))

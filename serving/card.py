@@ -147,9 +147,7 @@ def _evidence(row: Row, proof: Proof) -> str:
     said = [
         "equal work recorded" if row.parity else "no evidence of equal work",
         "receipt recorded" if row.receipt else "no receipt",
-        {None: "record without a digest", (): "record as it was written"}.get(
-            row.altered, "RECORD ALTERED"
-        ),
+        _record(row),
         "weights are those that were trained" if proof.weights else "weights' digest not recorded",
         f"{proof.asked} of {proof.asked} answers of the training process given again by the loaded model"
         if proof.asked
@@ -158,6 +156,12 @@ def _evidence(row: Row, proof: Proof) -> str:
     ]
     study = f" Study `{row.study}`, arm `{row.arm}`." if row.study else ""
     return "; ".join(said) + f". Run `{row.run_id}`.{study}"
+
+
+def _record(row: Row) -> str:
+    if row.altered is None:
+        return "record without a digest"
+    return "RECORD ALTERED" if row.altered else "record as it was written"
 
 
 def _versions(row: Row) -> str:

@@ -11,7 +11,6 @@ import json
 import pickletools
 import re
 import subprocess
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
@@ -19,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import yaml
 
 from measurement import untrusted
@@ -53,18 +51,6 @@ _HARMLESS = re.compile(
     r"torch\._utils _rebuild_tensor_v2|torch \w+Storage|collections OrderedDict"
     r"|torch (float|double|half|bfloat16|u?int(8|16|32|64)|long|bool)"
 )
-
-
-def refusal(model_uri: str) -> str | None:
-    """Why a model is not to be loaded, served or registered; None for one as `log_model` makes it.
-    Raises MlflowException and OSError where it cannot be fetched."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch))
-        try:
-            check(folder)
-        except InputError as error:
-            return str(error)
-    return None
 
 
 def check(folder: Path) -> None:

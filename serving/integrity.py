@@ -29,6 +29,9 @@ from tracking import names
 from tracking.read import Row
 from tracking.store import reachable
 
+_FROM = (
+    "registered_model_meta"  # MLflow's own note of where it has downloaded from; no file of a model
+)
 _SECONDS = 300.0  # until a model has answered; importing a framework takes a few of them
 # Where the project is not, so that what a server would run is run, and no other code of ours.
 _ASK = """
@@ -58,7 +61,9 @@ class Proof:
 def folder_of(model_uri: str) -> Iterator[Path]:
     """A model's files while the block runs. Raises MlflowException, OSError."""
     with tempfile.TemporaryDirectory() as scratch:
-        yield Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch))
+        folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch))
+        (folder / _FROM).unlink(missing_ok=True)
+        yield folder
 
 
 def same_weights(row: Row, folder: Path) -> bool | None:

@@ -154,10 +154,9 @@ def _load_blas(choice: str, device: str) -> None:
             f"blas='{shown(choice)}' of a served model; expected auto, {', '.join(blas.CHOICES)}"
         )
     imported = {"torch", "mlx.core"} & sys.modules.keys()
-    if choice == "auto" and (device != "cpu" or imported):
-        return  # too late, or nothing to gain
-    found = blas.better() if choice == "auto" else choice
-    if found:
+    if choice == "shipped" or (choice == "auto" and (device != "cpu" or imported)):
+        return  # nothing to do, too late, or nothing to gain
+    if found := blas.better() if choice == "auto" else choice:
         blas.load(found)
 
 

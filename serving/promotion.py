@@ -171,7 +171,7 @@ def _apart(champion: Row, challenger: Row, metric: str, margin: float) -> Ground
             f"{metric} cannot be compared (NOT-INTERLEAVED); run one study with both arms"
         )
     values = [_values(row, metric) for row in (challenger, champion)]
-    ratio = statistics.unpaired_ratio(*values)
+    ratio = statistics.unpaired_ratio(values[0], values[1])
     if ratio.low is None or ratio.high is None or ratio.p is None:
         few = min(len(found) for found in values)
         raise InputError(

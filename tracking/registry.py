@@ -276,7 +276,9 @@ def _of_alias(client: MlflowClient, name: str, alias: str) -> Version | None:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-    return Version(name, str(found.version), found.run_id or "", found.source, dict(found.tags))
+    return Version(
+        name, str(found.version), found.run_id or "", found.source or "", dict(found.tags)
+    )
 
 
 @contextmanager

@@ -296,9 +296,15 @@ def test_mistakes_are_told_before_anything_runs(
     assert said in capsys.readouterr().err
 
 
-def test_a_server_that_does_not_come_up_says_its_last_words(tmp_path: Path) -> None:
+def test_a_server_that_does_not_come_up_says_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho no such model\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
     with (
-        pytest.raises(InputError, match="did not answer"),
+        pytest.raises(InputError, match="did not answer .* no such model"),
         served.served(tmp_path / "none", tmp_path, {}),
     ):
         pass

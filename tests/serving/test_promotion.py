@@ -76,7 +76,7 @@ def changed(rows: list[Row], arm: str, **values: Any) -> list[Row]:
             return row
         more = dict(values)
         if factors := more.pop("metrics", None):
-            noise = 1 + 1e-4 * (row.pair or 0)
+            noise = 1 + 1e-4 * (row.pair or 0) * any(f != 1 for f in factors.values())
             more["metrics"] = row.metrics | {
                 k: row.metrics[k] * f * noise for k, f in factors.items()
             }
@@ -146,7 +146,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "synthetic": ({"flags": ("SYNTHETIC",)}, "flag SYNTHETIC"),
     "diverged": ({"flags": ("DIVERGED",)}, "flag DIVERGED"),
     "edited": ({"altered": ("eval/accuracy",)}, "eval/accuracy of .* not as it was recorded"),
-    "no study": ({"study": "", "pair": None}, "a trial by itself, n = 1"),
+    "no study": ({"study": ""}, "a trial by itself, n = 1"),
     "other data": ({"tags": {"data_sha256": "0ther"}}, "data_sha256 is '0ther'"),
     "no quality": ({"metrics_without": QUALITY}, "eval/accuracy not measured"),
 }
@@ -163,9 +163,6 @@ def test_what_is_missing_is_named_in_one_line(judge: Judge, name: str, who: str)
     if "tags" in values:
         values = {"tags": spoilt.tags | values["tags"]}
     rows = [replace(row, **values) if row is spoilt else row for row in rows]
-    if name == "no study":  # found by its arm all the same
-        rows = [replace(row, pair=0) if row is spoilt else row for row in rows]
-        rows = [replace(row, study="") if (row.arm, row.pair) == (arm, 0) else row for row in rows]
     wanted = said if name != "other data" or who == "challenger" else "data_sha256 is 'da7a'"
     with pytest.raises(InputError, match=f"not promoted: .*{wanted}") as refused:
         judge(rows)
@@ -185,7 +182,7 @@ def test_unequal_work_is_no_comparison(judge: Judge) -> None:
 
 def test_too_few_pairs_give_no_verdict(judge: Judge) -> None:
     rows = [row for row in sound()[1] if (row.pair or 0) < 4]
-    with pytest.raises(InputError, match="not promoted: .*(DROPPED|planned pairs)"):
+    with pytest.raises(InputError, match="not promoted: no verdict from 4 pairs"):
         judge(rows)
 
 
@@ -225,7 +222,7 @@ def test_of_two_studies_a_better_quality_is_promoted(judge: Judge) -> None:
     ("factor", "metric", "said"),
     [
         (0.98, QUALITY, "worse by eval/accuracy"),
-        (1.0, QUALITY, "the same within 1 % .* NOT-INTERLEAVED"),
+        (1.0, QUALITY, "the same within 1 % .*NOT-INTERLEAVED"),
         (1.02, "train/total_seconds", "cannot be compared .NOT-INTERLEAVED"),
     ],
 )
