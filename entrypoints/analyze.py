@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -32,7 +31,7 @@ from analysis.findings import Drawing, Findings
 from analysis.machines import Asked, across
 from analysis.recorded import Samples
 from analysis.sessions import SEED, Session, session
-from entrypoints import installed
+from entrypoints import installed, terminal
 from entrypoints.folder import write_report
 from entrypoints.machines import write_comparison
 from entrypoints.options import Command
@@ -43,11 +42,19 @@ from tracking.read import Study
 
 
 class Analysis(NamedTuple):
-    """folder: where the report lies. verdict: the sentences. text: the whole terminal table."""
+    """folder: where the report lies. verdict: the sentences. text: the whole terminal table. records:
+    the numbers, one a comparison."""
 
     folder: Path
     verdict: str
     text: str
+    records: Sequence[dict[str, Any]] = ()
+
+    def tell(self, **more: object) -> None:
+        """Says it as --json has it, too."""
+        terminal.result(
+            verdict=self.verdict.splitlines(), folder=self.folder, comparisons=self.records, **more
+        )
 
 
 def analyze(
@@ -74,7 +81,7 @@ def analyze(
     if len(studies) > 1:
         return together(studies, folder, run_id)
     # One seed for all studies: the permutation tests give the same p when repeated.
-    (one,) = _analysed(studies, refuse=True)
+    (one,) = analysed(studies, refuse=True)
     assert one.findings is not None
     return _write(one, folder, every_metric)
 
@@ -86,7 +93,7 @@ def together(studies: Sequence[Study], output: Path, run_id: str | None) -> Anal
     beside it. A machine whose rows cannot be compared is named with the reason. Raises InputError
     when none can be compared, or when the folder cannot be written.
     """
-    sessions = _analysed(studies)
+    sessions = analysed(studies)
     usable = [one for one in sessions if one.findings is not None]
     if not usable:
         raise InputError(
@@ -108,16 +115,18 @@ def together(studies: Sequence[Study], output: Path, run_id: str | None) -> Anal
         output,
         "\n".join((*verdicts, *page.verdict)),
         "\n".join(text) + "\n" + machines_report.terminal(found),
+        machines_report.pooled_records(found),
     )
 
 
-def _analysed(studies: Sequence[Study], refuse: bool = False) -> list[Session]:
+def analysed(studies: Sequence[Study], refuse: bool = False) -> list[Session]:
     """Each study by itself, with its samples and what else the store says to its question. refuse:
     raises InputError where the rows cannot be compared; else the session says so."""
     every = read.every_study()
-    hidden = len(studies) == 1
-    with click.progressbar(studies, label="studies", file=sys.stderr, hidden=hidden) as bar:
-        return [_session(study, every, refuse) for study in bar]
+    if len(studies) == 1:
+        return [_session(studies[0], every, refuse)]
+    named = terminal.each(studies, "studies analysed", lambda study: study.name)
+    return [_session(study, every, refuse) for study in named]
 
 
 def findings_of(study: Study) -> Findings:
@@ -169,7 +178,7 @@ def several(
     named twice, ran on several machines of which `machine` names none, or the folder cannot be
     written; a study whose rows cannot be compared is a row that says so.
     """
-    sessions = _analysed([read.study(name, machine) for name in names])
+    sessions = analysed([read.study(name, machine) for name in names])
     found = workloads.collect(sessions)
     links = {}
     for one in sessions:
@@ -185,7 +194,8 @@ def several(
         {"workloads.csv": workloads_report.records(found)},
         drawings,
     )
-    return Analysis(output, "\n".join(shown.verdict), workloads_report.terminal(found))
+    numbers = workloads_report.records(found)
+    return Analysis(output, "\n".join(shown.verdict), workloads_report.terminal(found), numbers)
 
 
 def _write(one: Session, folder: Path, every_metric: bool) -> Analysis:
@@ -208,7 +218,7 @@ def _write(one: Session, folder: Path, every_metric: bool) -> Analysis:
     else:
         written = _compared(findings, one.around.samples, every_metric)
     write_report(folder, findings.study.run_id, written.files, tables, written.drawings)
-    return Analysis(folder, written.verdict, written.text)
+    return Analysis(folder, written.verdict, written.text, tables["comparisons.csv"])
 
 
 class _Written(NamedTuple):
@@ -254,7 +264,7 @@ def _scaled(findings: Findings, found: scaling.Scaling) -> _Written:
     )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="mlflow run . -e analyze -P study=first")
 @click.option(
     "--study",
     default="latest",
@@ -292,6 +302,7 @@ def main(study: str, output: str, machine: str, every_metric: bool) -> None:
     )
     click.echo(done.text)
     click.echo(f"Report: {done.folder / 'report.html'}")
+    done.tell(study=study, run_id=run_id)
 
 
 if __name__ == "__main__":

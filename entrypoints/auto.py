@@ -40,7 +40,9 @@ def values_for(workload: str, given: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(
+    cls=Command, help=__doc__, example="mlflow run . -e auto -P workload=mnist -P preset=smoke"
+)
 @click.option("--workload", default="mnist", show_default=True)
 @click.option(
     "--framework", default=AUTO, show_default=True, help="auto, or the only one to look at"
@@ -56,13 +58,35 @@ def values_for(workload: str, given: dict[str, Any]) -> dict[str, Any]:
 @click.option(
     "--blas", default=AUTO, show_default=True, help="shipped | mkl | openblas | auto: chosen"
 )
-@click.option("--threads", type=whole(0), default=0, show_default=True, help="0: every core")
 @click.option(
-    "--price_per_hour", type=click.FloatRange(min=0), default=0.0, show_default=True, help="USD"
+    "--threads",
+    type=whole(0),
+    default=0,
+    show_default=True,
+    help="number of threads; 0: every core",
+)
+@click.option(
+    "--price_per_hour",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="USD an hour",
 )
 @click.option("--price_table", default=prices.NONE, show_default=True, help="as of a trial")
-@click.option("--epochs", type=Or(AUTO, whole(1)), default=AUTO, show_default=True)
-@click.option("--target", type=Or(AUTO, TARGET), default=AUTO, show_default=True)
+@click.option(
+    "--epochs",
+    type=Or(AUTO, whole(1)),
+    default=AUTO,
+    show_default=True,
+    help="number; auto: the workload's own",
+)
+@click.option(
+    "--target",
+    type=Or(AUTO, TARGET),
+    default=AUTO,
+    show_default=True,
+    help="accuracy or perplexity to reach; auto: the workload's own",
+)
 @click.option("--checkpoint", default="random", show_default=True, help="as of a trial")
 def main(workload: str, framework: str, **given: Any) -> None:
     trial.perform_best(workload, framework, values_for(workload, given))

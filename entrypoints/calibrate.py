@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ import click
 from analysis import calibration
 from analysis.calibration import Rate, report
 from analysis.calibration import figures as drawings
+from entrypoints import terminal
 from entrypoints.folder import writable, write_page
 from entrypoints.options import Command, whole
 from measurement import machine
@@ -19,21 +19,15 @@ from tracking import write
 
 def simulate(preset: calibration.Preset, seed: int, processes: int) -> list[Rate]:
     """All rates of a preset; says on standard error how far it is."""
-    total, start, said, found = len(calibration.chosen(preset)), time.monotonic(), 0.0, []
-    with click.progressbar(
-        length=total, label="calibration", file=sys.stderr, show_pos=True, width=30
-    ) as bar:
+    found = []
+    with terminal.progress(len(calibration.chosen(preset)), "rates") as step:
         for rate in calibration.measure_all(preset, seed, processes):
             found.append(rate)
-            bar.update(1)
-            seconds = time.monotonic() - start
-            if not sys.stderr.isatty() and (seconds > said + 20 or len(found) == total):
-                click.echo(f"{len(found)}/{total} rates, {seconds:.0f} s", err=True)
-                said = seconds
+            step("")
     return report.in_order(found)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="mlflow run . -e calibrate -P preset=quick")
 @click.option(
     "--preset",
     type=click.Choice(list(calibration.PRESETS)),
@@ -79,6 +73,13 @@ def main(preset: str, seed: int, output: str) -> None:
     for line in page.verdict:
         click.echo(line, err=bool(outside))
     click.echo(f"Report: {folder / 'report.html'}, also an artifact of run {run_id}")
+    terminal.result(
+        verdict=page.verdict,
+        folder=folder,
+        run_id=run_id,
+        outside=len(outside),
+        rates=report.records(rates, seed),
+    )
     if outside:
         sys.exit(1)
 

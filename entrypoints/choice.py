@@ -15,7 +15,7 @@ import models
 from analysis import choice
 from analysis.choice import Candidate, Choice
 from analysis.sessions import session
-from entrypoints import environment
+from entrypoints import environment, terminal
 from entrypoints.probe import probe
 from entrypoints.processes import TrialFailed
 from entrypoints.supervisor import preset_for, resolve, threads_of
@@ -157,11 +157,9 @@ def _sessions(rows: list[read.Row], here: str) -> list[Any]:
     wanted = {row.study for row in rows if row.study}
     if not wanted:
         return []
-    return [
-        session(study, read.trials_of(study))
-        for study in read.studies()
-        if study.name in wanted and study.machine in ("", here)
-    ]
+    known = [s for s in read.studies() if s.name in wanted and s.machine in ("", here)]
+    named = terminal.each(known, "studies asked", lambda study: study.name)
+    return [session(study, read.trials_of(study)) for study in named]
 
 
 def _possible(

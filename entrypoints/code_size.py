@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 import models
+from entrypoints import terminal
 from entrypoints.options import Command
 from measurement.code_size import CodeSize, code_size, imported, used
 from measurement.errors import InputError
@@ -77,13 +78,16 @@ def _checked(workload: str) -> str:
     return workload
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(cls=Command, help=__doc__, example="mlflow run . -e code_size -P workload=mnist")
 @click.option(
     "--workload", default="all", show_default=True, help="all, or one or several with commas"
 )
 def main(workload: str) -> None:
     chosen = [_checked(word.strip()) for word in workload.split(",")] if workload != "all" else None
     text = table(chosen or models.names())
+    for name in chosen or models.names():
+        twins = {twin: metrics(name, twin) for twin in models.frameworks(name)}
+        terminal.result(**{name: twins})
     run_id = write.adopt("code_size", f"code size of {workload}")
     click.echo(text)
     write.attach_text(run_id, text, "code_size.md")

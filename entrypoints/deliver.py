@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 import click
 
-from entrypoints import agreement
+from entrypoints import agreement, terminal
 from entrypoints.options import Command
+from entrypoints.terminal import UNDELIVERED
 from measurement import disk
 from measurement.errors import InputError
 from serving.log import log_model
@@ -29,10 +30,6 @@ from tracking import delivery, outbox, read, write
 from tracking.outbox import Kept
 from tracking.store import StoreAway, address, patient
 
-UNDELIVERED = 75
-"""Exit code of a command that measured all it should and could not send all of it: EX_TEMPFAIL of
-sysexits.h, "try again later". Neither 0, after which a script would read the store, nor the 1 of a
-measurement that failed."""
 AGAIN = "trial again"
 """Kind of the run of a trial whose slot the store had filled when it came: the first one counts."""
 LATER = "`mlflow run . -e deliver` will send it"
@@ -306,26 +303,25 @@ def deliver(base: Path, copies: bool = False) -> tuple[list[Line], int]:
             wanted.append(kept)
     wanted.sort(key=lambda kept: (bool(kept.parent), kept.started_seconds))  # parents first
     away = ""
-    with click.progressbar(
-        wanted, label=f"delivering to {address()}", file=sys.stderr, show_pos=True
-    ) as bar:
-        for kept in bar:
-            if away:
-                lines.append(Line(kept.record.name, "left", away))
-                continue
-            try:
-                run_id = send_folder(kept.folder)
-            except Busy as error:
-                lines.append(Line(kept.record.name, "measuring" if kept.running else "left", str(error)))  # fmt: skip
-            except StoreAway as error:
-                away = str(error)
-                lines.append(Line(kept.record.name, "left", away))
-            except InputError as error:
-                lines.append(Line(kept.record.name, "left", f"{error} ({kept.folder})"))
-            else:
-                killed = kept.running and outbox.read(kept.folder).record.status == "KILLED"
-                cut = " (cut off while it was measured: KILLED)" if killed else ""
-                lines.append(Line(kept.record.name, "delivered", f"run {run_id}{cut}"))
+    for kept in terminal.each(wanted, f"delivering to {address()}"):
+        if away:
+            lines.append(Line(kept.record.name, "left", away))
+            continue
+        try:
+            run_id = send_folder(kept.folder)
+        except Busy as error:
+            lines.append(
+                Line(kept.record.name, "measuring" if kept.running else "left", str(error))
+            )
+        except StoreAway as error:
+            away = str(error)
+            lines.append(Line(kept.record.name, "left", away))
+        except InputError as error:
+            lines.append(Line(kept.record.name, "left", f"{error} ({kept.folder})"))
+        else:
+            killed = kept.running and outbox.read(kept.folder).record.status == "KILLED"
+            cut = " (cut off while it was measured: KILLED)" if killed else ""
+            lines.append(Line(kept.record.name, "delivered", f"run {run_id}{cut}"))
     return lines, there
 
 
@@ -340,7 +336,9 @@ def table(lines: Sequence[Line], there: int) -> str:
     return "\n".join(shown)
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(
+    cls=Command, help=__doc__, example="mlflow run . -e deliver -P records=mlruns/records"
+)
 @click.option("--records", default=str(outbox.RECORDS), show_default=True, help="their folder")
 @click.option("--copies", type=bool, default=False, show_default=True,
               help="also what another store has: it is copied to this one")  # fmt: skip
@@ -352,6 +350,7 @@ def main(records: str, copies: bool) -> None:
         lines, there = deliver(base, copies)
         text = table(lines, there)
         click.echo(text)
+        terminal.result(records=[line._asdict() for line in lines], there_already=there)
         left = any(line.outcome == "left" for line in lines)
         if not left:
             write.attach_text(write.adopt("deliver", "deliver"), text + "\n", "deliver.txt")

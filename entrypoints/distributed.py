@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 import frameworks
+from entrypoints import terminal
 from entrypoints.deliver import Courier
 from entrypoints.hostfile import Hosts
 from entrypoints.options import Command, Or, whole
@@ -25,6 +26,10 @@ from measurement.errors import InputError
 from tracking import write
 
 GLOBAL = "global_batch_size"
+NAMES = {
+    "pytorch": "pytorch_ddp",
+    "mlx": "mlx_distributed",
+}  # of entry points, after the workload's
 _NOT_HERE = ("mode", "checkpoint", "batch_size")
 DEFAULT_RANKS = 2
 
@@ -34,12 +39,12 @@ def distributed_options(workload: str, framework: str) -> list[click.Parameter]:
     known = ("auto", *frameworks.BACKENDS.get(framework, ()))
     own = [o for o in options(workload) if o.name not in _NOT_HERE]
     listed = (
-        ("ranks", "auto", f"processes; auto: the hostfile's, else {DEFAULT_RANKS}", Or("auto", whole(1))),
+        ("ranks", "auto", f"number of processes; auto: the hostfile's, else {DEFAULT_RANKS}", Or("auto", whole(1))),
         ("backend", "auto", " | ".join(known), click.Choice(known)),
         ("hostfile", "none", "JSON, see docs/DISTRIBUTED.md; none: this machine", click.STRING),
         (GLOBAL, "preset", "items of a batch, over all ranks", Or("preset", whole(1))),
-        ("max_restarts", 0, "of all ranks from the last epoch (torchrun)", whole(0)),
-        ("timeout_seconds", 180.0, "that a rank waits for a silent one", click.FloatRange(min=1)),
+        ("max_restarts", 0, "number of restarts of all ranks from the last epoch (torchrun)", whole(0)),
+        ("timeout_seconds", 180.0, "seconds that a rank waits for a silent one", click.FloatRange(min=1)),
     )  # fmt: skip
     return own + [
         click.Option([f"--{name}"], type=kind, default=default, show_default=True, help=help)
@@ -92,7 +97,7 @@ def perform(workload: str, framework: str, values: dict[str, Any]) -> None:
     try:
         done = execute(spec, name, {"arm": framework}, progress(spec), Courier())
     except TrialFailed as error:
-        click.echo(f"Error: {error}", err=True)
+        terminal.error(str(error))
         sys.exit(1)
     summary(done, spec)
     for line in rank_lines(done.measured.result.get("ranks", [])):
@@ -108,7 +113,7 @@ def _join(spec: TrialSpec, own: int) -> None:
     except Joined as ended:
         click.echo(str(ended))
     except TrialFailed as error:
-        click.echo(f"Error: {error}", err=True)
+        terminal.error(str(error))
         sys.exit(1)
 
 
@@ -132,7 +137,9 @@ def command(workload: str, framework: str) -> click.Command:
         perform(workload, framework, values)
 
     params = distributed_options(workload, framework)
-    return Command(f"{workload}_{framework}", params=params, callback=callback, help=__doc__)
+    name = f"{workload}_{NAMES.get(framework, framework)}"
+    example = f"mlflow run . -e {name} -P ranks=2 -P preset=smoke"
+    return Command(name, params=params, callback=callback, help=__doc__, example=example)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import click
 
 import frameworks
 from analysis.flags import meaning
-from entrypoints import environment
+from entrypoints import environment, terminal
 from entrypoints.options import Command
 from entrypoints.probe import missing, probe
 from entrypoints.processes import TrialFailed
@@ -61,9 +61,7 @@ def lines() -> list[str]:
     if len(set(tf32.values())) > 1:
         warnings.append(f"TF32 differs: {tf32}; set MLX_ENABLE_TF32=0 (the workers here do)")
     found.append("")
-    found += [f"WARNING {line}" for line in warnings] or [
-        "nothing found that would spoil a measurement"
-    ]
+    found += [f"! {line}" for line in warnings] or ["nothing found that would spoil a measurement"]
     return found
 
 
@@ -86,11 +84,12 @@ def _better() -> str:
     return f"blas={choice}" if choice else "none found; pip install -c constraints.txt mkl"
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(cls=Command, help=__doc__, example="mlflow run . -e doctor")
 def main() -> None:
     run_id = write.adopt("doctor", "doctor")
     text = "\n".join(lines())
     click.echo(text)
+    terminal.result(machine=machine.fingerprint(), facts=machine.facts(), tracking=store.address())
     write.attach_text(run_id, text + "\n", "doctor.txt")
 
 

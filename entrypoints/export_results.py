@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from analysis.published import recordings
+from entrypoints import terminal
 from entrypoints.options import Command
 from measurement.errors import InputError
 from tracking import names, read, write
@@ -35,15 +36,14 @@ def export(rows: Sequence[Row], output: Path) -> list[Path]:
         arms.setdefault((row.arm, row.machine, *(row.cell[key] for key in _CONDITION)), []).append(
             row
         )
-    with click.progressbar(arms.values(), label="arms") as bar:
-        for arm in bar:
-            for name, text in _arm(arm):
-                if name in texts:
-                    raise InputError(
-                        f"two arms would be written to {name}: they differ in machine, condition or "
-                        "signs only; expected one file an arm, export them one by one with run_id"
-                    )
-                texts[name] = text
+    for arm in terminal.each(arms.values(), "arms"):
+        for name, text in _arm(arm):
+            if name in texts:
+                raise InputError(
+                    f"two arms would be written to {name}: they differ in machine, condition or "
+                    "signs only; expected one file an arm, export them one by one with run_id"
+                )
+            texts[name] = text
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
@@ -79,7 +79,7 @@ def _arm(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return found
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="mlflow run . -e export_results -P study=first")
 @click.option("--study", default="latest", show_default=True, help="Name of a study, or latest.")
 @click.option(
     "--run_id",
@@ -110,6 +110,7 @@ def main(study: str, run_id: str, output: str) -> None:
         click.echo(f"  {path.relative_to(folder)}")
     count = sum(map(len, parts.values()))
     click.echo(f"{count} trial{'s' * (count != 1)} in {len(paths)} files: {folder}")
+    terminal.result(folder=folder, files=paths, trials=count)
 
 
 def _parts(name: str | None) -> tuple[Path, dict[str, list[Row]]]:

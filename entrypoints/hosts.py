@@ -10,6 +10,7 @@ import json
 
 import click
 
+from entrypoints import terminal
 from entrypoints.hostfile import Hosts
 from entrypoints.options import Command, whole
 from tracking import write
@@ -47,10 +48,15 @@ def lines(hosts: Hosts, own: int, hostfile: str, silent: list[str], seconds: flo
     return found
 
 
-@click.command(cls=Command, help=__doc__)
-@click.option("--hostfile", default="hosts.json", show_default=True, help="JSON, as above.")
+@click.command(cls=Command, help=__doc__, example="mlflow run . -e hosts -P hostfile=hosts.json")
 @click.option(
-    "--seconds", type=whole(1), default=3, show_default=True, help="How long to wait for an answer."
+    "--hostfile",
+    default="hosts.json",
+    show_default=True,
+    help="JSON file, see docs/DISTRIBUTED.md.",
+)
+@click.option(
+    "--seconds", type=whole(1), default=3, show_default=True, help="Seconds to wait for an answer."
 )
 def main(hostfile: str, seconds: int) -> None:
     hosts = Hosts.read(hostfile)
@@ -60,6 +66,7 @@ def main(hostfile: str, seconds: int) -> None:
     text = "\n".join(lines(hosts, own, hostfile, silent, seconds))
     click.echo(text)
     write.attach_text(run_id, text + "\n", "hosts.txt")
+    terminal.result(hosts=hosts.hosts, own=own, silent=silent)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from analysis.published import records, runs, sources
 from analysis.published.reanalysis import Reanalysis, reanalyse
 from analysis.published.sources import Source
 from analysis.report import write_csv
+from entrypoints import terminal
 from entrypoints.options import Command
 from measurement.errors import InputError
 from tracking import published, write
@@ -80,8 +81,8 @@ def _report(
 
 def _write(groups: Sequence[Group]) -> list[published.Imported]:
     total = sum(len(group.entries) for group in groups)
-    with click.progressbar(length=total, label="runs") as bar:
-        return [published.write(group, bar.update) for group in groups]
+    with terminal.progress(total, "runs") as step:
+        return [published.write(group, lambda n: step("", n)) for group in groups]
 
 
 def summary(imported: Sequence[published.Imported]) -> str:
@@ -94,7 +95,7 @@ def summary(imported: Sequence[published.Imported]) -> str:
     )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="mlflow run . -e import_results -P source=all")
 @click.option(
     "--source",
     default="all",
@@ -158,6 +159,11 @@ def main(
     click.echo(done.text)
     click.echo(summary(done.imported))
     click.echo(f"Report: {done.folder / 'report.html'}")
+    terminal.result(
+        folder=done.folder,
+        written=sum(group.written for group in done.imported),
+        present=sum(group.present for group in done.imported),
+    )
 
 
 if __name__ == "__main__":

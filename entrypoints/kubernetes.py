@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from entrypoints import terminal
 from entrypoints.options import Command
 from entrypoints.processes import ROOT
 from measurement.errors import InputError
@@ -37,7 +38,11 @@ def project(text: str, image: str) -> str:
     return text.replace(_COMMAND, 'command: "python -m entrypoints.pod entrypoints.')
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(
+    cls=Command,
+    help=__doc__,
+    example="mlflow run . -e kubernetes -P image=registry.example.org/framework-study:1",
+)
 @click.option(
     "--image", default=NONE, show_default=True, help="with registry and tag, in the registry"
 )
@@ -58,6 +63,7 @@ def main(image: str, output: str) -> None:
         f"  KUBE_MLFLOW_TRACKING_URI=http://SERVER:5000 mlflow run {folder} --backend kubernetes "
         "--backend-config deploy/kubernetes/kubernetes_config.json -e study -P name=NAME"
     )
+    terminal.result(folder=folder, image=image)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@ alone, and compares machines within each condition."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,29 +12,25 @@ from analysis import machines_report, page
 from analysis.machines import Across, Asked, across
 from analysis.page import Page
 from analysis.sessions import Session, session
+from entrypoints import terminal
 from entrypoints.folder import write_report
 from entrypoints.options import Command
 from entrypoints.stored import studies_of
 from measurement.errors import InputError
 from tracking import write
-from tracking.read import Row, Study
 
 ANY = "any"
 
 
 def measured(workload: str, named: tuple[str, ...]) -> list[Session]:
     """The studies of a workload, each analysed alone, newest first."""
-    found = []
-    with click.progressbar(
-        studies_of(workload, named), label="studies", file=sys.stderr, item_show_func=_name
-    ) as bar:
-        for study, rows in bar:
-            found.append(session(study, rows))
+    found = [
+        session(study, rows)
+        for study, rows in terminal.each(
+            studies_of(workload, named), "studies analysed", lambda item: item[0].name
+        )
+    ]
     return sorted(found, key=lambda s: s.start_seconds, reverse=True)
-
-
-def _name(item: tuple[Study, list[Row]] | None) -> str:
-    return item[0].name if item else ""
 
 
 def write_comparison(
@@ -57,9 +52,14 @@ def write_comparison(
     return report
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(cls=Command, help=__doc__, example="mlflow run . -e machines -P workload=mnist")
 @click.option("--workload", default="mnist", show_default=True)
-@click.option("--metric", default="declared", show_default=True, help="declared: each study's own.")
+@click.option(
+    "--metric",
+    default="declared",
+    show_default=True,
+    help="As train/total_seconds; declared: each study's own.",
+)
 @click.option(
     "--role", default="headline", show_default=True, help="Which pairings of the studies."
 )
@@ -96,9 +96,15 @@ def main(
     run_id = write.adopt("machines", f"machines {workload}")
     folder = Path(output) if output != "auto" else Path("results") / f"machines-{workload}"
     found = across(workload, measured(workload, asked.studies), asked)
-    write_comparison(found, folder, run_id)
+    report = write_comparison(found, folder, run_id)
     click.echo(machines_report.terminal(found))
     click.echo(f"Report: {folder / 'report.html'}")
+    terminal.result(
+        verdict=report.verdict,
+        folder=folder,
+        machines=machines_report.machine_records(found),
+        pooled=machines_report.pooled_records(found),
+    )
 
 
 if __name__ == "__main__":

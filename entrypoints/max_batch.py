@@ -23,8 +23,8 @@ import models
 from analysis import page
 from analysis.max_batch import GIB, Searched, draw, gib, records, sentence
 from analysis.max_batch import page as report
-from entrypoints import environment, keeping
-from entrypoints.deliver import UNDELIVERED, Courier
+from entrypoints import environment, keeping, terminal
+from entrypoints.deliver import Courier
 from entrypoints.folder import write_report
 from entrypoints.options import Command, Or, whole
 from entrypoints.probe import probe as devices_of
@@ -37,6 +37,7 @@ from entrypoints.supervisor import (
     resolve,
     worker_spec,
 )
+from entrypoints.terminal import UNDELIVERED
 from measurement import blas, disk, machine
 from measurement.bisection import Probe, search, slope
 from measurement.errors import InputError
@@ -313,7 +314,7 @@ def record(
     )
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(cls=Command, help=__doc__, example="mlflow run . -e max_batch -P workload=mnist")
 @click.option("--workload", default="mnist", show_default=True, help="one with a batch_size")
 @click.option("--framework", default="all", show_default=True, help="all, or names with commas")
 @click.option("--mode", type=click.Choice(("train", "infer")), default="train", show_default=True)
@@ -329,13 +330,15 @@ def record(
 @click.option(
     "--blas", default="auto", show_default=True, help="as of a trial; auto: one that is fast"
 )
-@click.option("--threads", type=whole(0), default=0, show_default=True, help="0: every core")
+@click.option(
+    "--threads", type=whole(0), default=0, show_default=True, help="number; 0: every core"
+)
 @click.option(
     "--memory_limit_gib",
     type=Or("auto", click.FloatRange(min=0, min_open=True)),
     default="auto",
     show_default=True,
-    help="auto: half of what is available on a CPU; what the device has on a GPU",
+    help="GiB; auto: half of what is available on a CPU; what the device has on a GPU",
 )
 @click.option(
     "--resolution",
@@ -355,7 +358,7 @@ def record(
     type=click.FloatRange(min=0, min_open=True),
     default=300.0,
     show_default=True,
-    help="a probe that takes longer ends the search: at least N",
+    help="seconds: a probe that takes longer ends the search: at least N",
 )
 @click.option(
     "--output", default="auto", show_default=True, help="auto = results/max-batch-WORKLOAD"
@@ -372,10 +375,11 @@ def main(**options: Any) -> None:
     run = outbox.given_run()
     parent = keeping.begin(new_folder(f"max_batch-{workload}"), whole, run_id=run)
     failed: list[str] = []
+    searched: list[Searched] = []
 
     def every() -> Path | None:
         above = parent.id, courier.send(parent)
-        done = []
+        done = searched
         for spec in specs:
             try:
                 done.append(_one(spec, given, options, name, tags, above, courier))
@@ -390,10 +394,11 @@ def main(**options: Any) -> None:
     with courier.holding(parent.folder, locked=True):
         folder, _, run_id = keeping.measured(parent, every, ended, courier)
     for line in failed:
-        click.echo(f"Error: {line}", err=True)
+        terminal.error(line)
     if folder:
         also = f", also an artifact of run {run_id}" if run_id else ""
         click.echo(f"Report: {folder / 'report.html'}{also}")
+    terminal.result(searched=searched, folder=folder, run_id=run_id, failed=failed)
     if failed:
         sys.exit(1)
     sys.exit(UNDELIVERED if courier.waiting else 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ import numpy as np
 from analysis import comparison, planning, planning_report
 from analysis.findings import Comparison, Findings
 from analysis.planning_report import Pilot
+from entrypoints import terminal
 from entrypoints.folder import writable, write_page
 from entrypoints.options import Command, whole
 from measurement.errors import InputError
@@ -51,17 +51,25 @@ def margin_of(text: str, study: read.Study) -> float:
         raise InputError(f"margin '{text}': expected auto or a share such as 0.05") from None
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="mlflow run . -e plan -P study=first -P difference=0.03")
 @click.option("--study", default="latest", show_default=True, help="The pilot: a name, or latest.")
 @click.option("--machine", default="only", show_default=True, help="One, if it ran on several.")
 @click.option(
     "--pairing", default="headline", show_default=True, help="A role, or 'ARM over OTHER ARM'."
 )
 @click.option("--metric", default="auto", show_default=True, help="auto: the study's own.")
-@click.option("--difference", type=float, default=0.05, show_default=True, help="Share to be seen.")
-@click.option("--margin", default="auto", show_default=True, help="auto: the study's own.")
+@click.option(
+    "--difference",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Share to be seen, 0.05 is 5 %.",
+)
+@click.option("--margin", default="auto", show_default=True, help="Share; auto: the study's own.")
 @click.option("--power", type=float, default=0.8, show_default=True)
-@click.option("--family", type=whole(1), default=1, show_default=True, help="Rows tested together.")
+@click.option(
+    "--family", type=whole(1), default=1, show_default=True, help="Number of rows tested together."
+)
 @click.option("--seed", type=whole(0), default=0, show_default=True)
 @click.option("--output", default="auto", show_default=True, help="auto = results/plan-STUDY")
 def main(
@@ -85,9 +93,7 @@ def main(
     )
     within = margin_of(margin, pilot)
     folder = Path("results") / f"plan-{pilot.name}" if output == "auto" else Path(output)
-    with click.progressbar(
-        length=planning.STEPS, label="drawing studies", file=sys.stderr, width=30
-    ) as bar:
+    with terminal.progress(planning.STEPS, "drawing studies") as step:
         found = planning.plan(
             [point.ratio for point in chosen.points],
             rng,
@@ -95,7 +101,7 @@ def main(
             margin=within,
             power=power,
             family=family,
-            progress=lambda: bar.update(1),
+            progress=lambda: step(""),
         )
     pace = planning_report.pace(
         [(row.pair, row.arm, row.start_seconds) for row in rows if row.pair is not None],
@@ -130,6 +136,9 @@ def main(
     for line in page.verdict:
         click.echo(line)
     click.echo(f"Report: {folder / 'report.html'}, also an artifact of run {run_id}")
+    terminal.result(
+        verdict=page.verdict, folder=folder, run_id=run_id, pairs=planning_report.metrics(found)
+    )
 
 
 if __name__ == "__main__":

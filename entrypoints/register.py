@@ -177,7 +177,7 @@ def _row(version: Version) -> Row:
     return row
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="mlflow run . -e register -P workload=mnist")
 @click.option("--workload", default="mnist", show_default=True, help="Also the model's name.")
 @click.option(
     "--metric",

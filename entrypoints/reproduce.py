@@ -21,13 +21,14 @@ from analysis import reproduction
 from analysis.page import markdown
 from analysis.reproduction import Ran
 from analysis.reproduction_page import page
-from entrypoints import checkout, installed, recipe, repeated
-from entrypoints.deliver import LATER, UNDELIVERED, Courier
+from entrypoints import checkout, installed, recipe, repeated, terminal
+from entrypoints.deliver import LATER, Courier
 from entrypoints.folder import writable, write_report
 from entrypoints.options import Command, whole
 from entrypoints.processes import ROOT, TrialFailed
 from entrypoints.recipe import Own
 from entrypoints.supervisor import TrialSpec, prepare_data
+from entrypoints.terminal import UNDELIVERED
 from entrypoints.trial import execute, progress
 from measurement import identity, machine
 from measurement.errors import InputError
@@ -176,10 +177,10 @@ def once(run: Found, spec: TrialSpec, place: Path | None) -> str:
 def repeat(run: Found, spec: TrialSpec, commit: str, repeats: int) -> list[str]:
     """The ids of as many repetitions."""
     if not commit:
-        return [once(run, spec, None) for _ in range(repeats)]
+        return [once(run, spec, None) for _ in terminal.each(range(repeats), "repetitions")]
     click.echo(f"code of commit {commit[:12]}, in a tree of its own", err=True)
     with checkout.tree(commit) as place:
-        return [once(run, spec, place) for _ in range(repeats)]
+        return [once(run, spec, place) for _ in terminal.each(range(repeats), "repetitions")]
 
 
 def conclude(run: Found, spec: TrialSpec, new: list[str], notes: list[str], output: Path) -> bool:
@@ -211,6 +212,9 @@ def conclude(run: Found, spec: TrialSpec, new: list[str], notes: list[str], outp
         click.echo(f"  {reason}")
     click.echo(timed.sentence)
     click.echo(f"run {', '.join(new)}; {output / 'reproduction.md'}, also an artifact of it")
+    terminal.result(
+        runs=dict(zip(new, verdicts, strict=True)), time=timed, around=around, folder=output
+    )
     return all(verdict.same for verdict in verdicts)
 
 
@@ -222,7 +226,7 @@ def time_of(original: Ran, found: list[Ran], around: list[str]) -> reproduction.
     return reproduction.timing(original, found, share, reason)
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(cls=Command, help=__doc__, example="mlflow run . -e reproduce -P run_id=ID")
 @click.option("--run_id", default="none", show_default=True, help="of a finished trial")
 @click.option("--data_dir", default="auto", show_default=True, help="folder of the data files")
 @click.option("--dataset", default=RECORDED, show_default=True, help="your file, if it was one")
@@ -265,7 +269,7 @@ def main(
     try:
         new = repeat(run, spec, place, repeats)
     except TrialFailed as error:
-        click.echo(f"Error: {error}", err=True)
+        terminal.error(str(error))
         sys.exit(1)
     sys.exit(0 if conclude(artifacts.found(run_id) or run, spec, new, notes, folder) else 1)
 

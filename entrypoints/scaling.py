@@ -158,19 +158,22 @@ def _pairing(numerator: str, denominator: str, role: str) -> dict[str, str]:
 @click.command(
     cls=Command,
     help=__doc__,
+    example="mlflow run . -e scaling -P workload=mnist -P ranks=1,2",
     params=[p for p in study.main.params if p.name in _AS_IN_STUDY],
 )
-@click.option("--ranks", default="1,2,4", show_default=True, help="1 is the single process")
+@click.option(
+    "--ranks", default="1,2,4", show_default=True, help="numbers of ranks; 1 is the single process"
+)
 @click.option("--scaling", type=click.Choice([*KINDS]), default="both", show_default=True,
               help="strong: the same global batch; weak: batch_size x ranks")  # fmt: skip
 @click.option("--framework", type=click.Choice(["both", *FRAMEWORKS]), default="both",
               show_default=True)  # fmt: skip
 @click.option("--threads", type=whole(0), default=0, show_default=True,
-              help="of each rank, at every number of ranks; 0: physical cores // most ranks")  # fmt: skip
+              help="number of threads of each rank, at every number of ranks; 0: physical cores // most ranks")  # fmt: skip
 @click.option("--backend", default="auto", show_default=True,
               help="auto, a name, or one each: mlx=ring,pytorch=gloo")  # fmt: skip
 @click.option("--batch_size", type=Or("preset", whole(1)), default="preset", show_default=True,
-              help="global, of one process")  # fmt: skip
+              help="items of a batch, global, of one process")  # fmt: skip
 @click.option("--compile", default="auto", show_default=True, help="auto, on or off")
 def main(**options: Any) -> None:
     ranks = parse_ranks(options["ranks"])

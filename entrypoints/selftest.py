@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from analysis import comparison
 from analysis.comparison import Around
 from analysis.findings import Comparison
 from analysis.flags import TRIAL_REMEDIES, meaning
-from entrypoints import study
+from entrypoints import study, terminal
 from entrypoints.deliver import Courier
 from entrypoints.faults import CLASSES, FAULTS, Fault
 from entrypoints.faults.of_studies import OF_STUDIES
@@ -96,6 +97,14 @@ class Pipeline:
                 yield from self._arms(workload, number, own[start : start + _TOGETHER])
         if recorded := [f for f in self.faults if f.study or f.around]:
             yield from self._recorded(recorded)
+
+    def expected(self) -> int:
+        """How many outcomes there will be, but for arms that faults share."""
+        trials = [f for f in self.faults if f.of_an_arm or f.arm]
+        recorded = [f for f in self.faults if f.study or f.around]
+        counts = Counter(fault.workload for fault in trials)
+        studies = sum(-(-count // _TOGETHER) for count in counts.values())
+        return sum(len(f.frameworks) for f in trials) + studies + len(recorded) + bool(recorded)
 
     def _arm(self, fault: Fault, framework: str) -> str:
         given = fault.arm.format(framework=framework, sound=self.sound[framework])
@@ -279,15 +288,17 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 def inside(only: str, result: Path) -> None:
     """Runs in the process that has a folder and a store of its own."""
-    found = []
-    for outcome in Pipeline(chosen(only)).outcomes():
-        found.append(outcome)
-        mark = "right" if outcome.right else "WRONG"
-        click.echo(
-            f"{mark}  {outcome.kind:1} {outcome.fault} [{outcome.arm}]: "
-            f"{outcome.said or 'nothing said'}",
-            err=True,
-        )
+    found, pipeline = [], Pipeline(chosen(only))
+    with terminal.progress(pipeline.expected(), "arms judged") as step:
+        for outcome in pipeline.outcomes():
+            found.append(outcome)
+            mark = "right" if outcome.right else "WRONG"
+            click.echo(
+                f"{mark}  {outcome.kind:1} {outcome.fault} [{outcome.arm}]: "
+                f"{outcome.said or 'nothing said'}",
+                err=True,
+            )
+            step(outcome.fault)
     result.write_text(json.dumps([asdict(outcome) for outcome in found], indent=1))
 
 
@@ -310,7 +321,7 @@ def run_apart(only: str, folder: Path) -> list[Outcome]:
     return [Outcome(**outcome) for outcome in json.loads(result.read_text())]
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(cls=Command, help=__doc__, example="mlflow run . -e selftest -P only=T,E")
 @click.option("--only", default="all", show_default=True, help="classes or faults, as in T,E")
 def main(only: str) -> None:
     chosen(only)
@@ -324,6 +335,7 @@ def main(only: str) -> None:
     write.attach_text(run_id, text, "selftest.md")
     write.attach_text(run_id, json.dumps([asdict(o) for o in outcomes], indent=1), "selftest.json")
     click.echo(text)
+    terminal.result(outcomes=outcomes)
     sys.exit(0 if all(outcome.right for outcome in outcomes) else 1)
 
 

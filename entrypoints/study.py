@@ -21,9 +21,9 @@ import frameworks
 import models
 from analysis import stopping
 from analysis.provenance import FIRST
-from entrypoints import agreement, environment, prices
+from entrypoints import agreement, environment, prices, terminal
 from entrypoints.analyze import analyze
-from entrypoints.deliver import LATER, UNDELIVERED, Courier
+from entrypoints.deliver import LATER, Courier
 from entrypoints.opening import Opened, alone, open_study
 from entrypoints.options import TARGET, Command, Or, whole
 from entrypoints.probe import probe
@@ -36,6 +36,7 @@ from entrypoints.supervisor import (
     preset_for,
     resolve,
 )
+from entrypoints.terminal import UNDELIVERED
 from entrypoints.trial import checked_target, execute
 from measurement import blas, machine, quiet
 from measurement.errors import InputError
@@ -394,6 +395,7 @@ def conduct(name: str, plan: dict[str, Any], sources: Sources) -> int:
             click.echo(f"failed: {line}", err=True)
         if courier.waiting or not run_id:
             click.echo(_left(name, courier), err=True)
+            terminal.result(study=name, waiting=len(set(courier.waiting)), failed=failures)
             return UNDELIVERED
         return _analysed(name, plan, run_id, failures)
 
@@ -443,6 +445,7 @@ def _analysed(name: str, plan: dict[str, Any], run_id: str, failures: list[str])
         return UNDELIVERED
     click.echo(analysis.text)
     click.echo(f"report: {analysis.folder / 'report.html'}, also an artifact of run {run_id}")
+    analysis.tell(study=name, run_id=run_id, failed=failures)
     if others:
         click.echo(f"study {name} also runs on {', '.join(others)}: `analyze` puts them together")
     if failures:
@@ -450,7 +453,11 @@ def _analysed(name: str, plan: dict[str, Any], run_id: str, failures: list[str])
     return 1 if failures else 0
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(
+    cls=Command,
+    help=__doc__,
+    example="mlflow run . -e study -P name=first -P workload=mnist -P pairs=6",
+)
 @click.option("--name", default="auto", show_default=True, help="auto: workload, date and time")
 @click.option(
     "--workload", default="mnist", show_default=True, help="or several: one study each, one report"
@@ -463,9 +470,10 @@ def _analysed(name: str, plan: dict[str, Any], run_id: str, failures: list[str])
     type=whole(1),
     default=6,
     show_default=True,
-    help="blocks; 6 is the least for a verdict",
+    help="number of blocks; 6 is the least for a verdict",
 )
-@click.option("--epochs", type=Or("auto", whole(1)), default="auto", show_default=True)
+@click.option("--epochs", type=Or("auto", whole(1)), default="auto", show_default=True,
+              help="number; auto: the workload's own")  # fmt: skip
 @click.option(
     "--device",
     default="auto",
@@ -473,17 +481,27 @@ def _analysed(name: str, plan: dict[str, Any], run_id: str, failures: list[str])
     help="as of a trial; auto: gpu if both have one",
 )
 @click.option("--dtype", default="float32", show_default=True)
-@click.option("--threads", type=whole(0), default=0, show_default=True, help="0: every core")
+@click.option(
+    "--threads",
+    type=whole(0),
+    default=0,
+    show_default=True,
+    help="number of threads; 0: every core",
+)
 @click.option("--dataset", default="auto", show_default=True, help="auto: the workload's real data")
 @click.option("--checkpoint", default="random", show_default=True, help="for mode infer, generate")
 @click.option("--data_dir", default="auto", show_default=True)
 @click.option("--seed", type=whole(0), default=0, show_default=True)
 @click.option("--target", type=Or("auto", TARGET), default="auto", show_default=True,
-              help="accuracy or perplexity")  # fmt: skip
+              help="accuracy or perplexity to reach; auto: the workload's own")  # fmt: skip
 @click.option("--margin", type=click.FloatRange(0, 1, min_open=True), default=0.05, show_default=True,
-              help="two arms within it are the same")  # fmt: skip
+              help="share: two arms within it are the same")  # fmt: skip
 @click.option(
-    "--price_per_hour", type=click.FloatRange(min=0), default=0.0, show_default=True, help="USD"
+    "--price_per_hour",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="USD an hour of this machine; 0: no cost is given",
 )
 @click.option("--price_table", default=prices.NONE, show_default=True,
               help="CSV file with the columns chip, usd_per_hour")  # fmt: skip
@@ -492,7 +510,7 @@ def _analysed(name: str, plan: dict[str, Any], run_id: str, failures: list[str])
     type=click.FloatRange(0, 1000),
     default=0.0,
     show_default=True,
-    help="adds an arm that is the reference slowed by this much: is it found?",
+    help="percent: adds an arm that is the reference slowed by so much: is it found?",
 )
 @click.option(
     "--until_resolved",
@@ -528,6 +546,7 @@ def main(**options: Any) -> None:
     analysis = analyze(",".join(studies), None, machine=machine.fingerprint())
     click.echo(analysis.text)
     click.echo(f"report over all workloads: {analysis.folder / 'report.html'}")
+    analysis.tell(studies=[*studies])
     sys.exit(max(codes))
 
 

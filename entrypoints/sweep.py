@@ -114,6 +114,7 @@ def design(options: dict[str, Any], base: Condition, values: list[Value]) -> dic
 @click.command(
     cls=Command,
     help=__doc__,
+    example="mlflow run . -e sweep -P parameter=batch_size -P values=64..1024",
     params=[p for p in study.main.params if p.name in _AS_IN_STUDY],
 )
 @click.option("--parameter", default="batch_size", show_default=True,

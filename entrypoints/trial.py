@@ -17,9 +17,9 @@ import click
 import models
 from analysis import throughput
 from analysis.flags import meaning
-from entrypoints import environment, keeping, prices, record
+from entrypoints import environment, keeping, prices, record, terminal
 from entrypoints.choice import AUTO, choose
-from entrypoints.deliver import LATER, UNDELIVERED, Courier
+from entrypoints.deliver import LATER, Courier
 from entrypoints.options import TARGET, Command, Or, tidy, whole
 from entrypoints.probe import probe
 from entrypoints.processes import Listener, TrialFailed
@@ -33,7 +33,9 @@ from entrypoints.supervisor import (
     preset_for,
     resolve,
 )
+from entrypoints.terminal import UNDELIVERED
 from entrypoints.worker import TEXT
+from measurement import generation, switching
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from tracking import outbox, write
@@ -111,8 +113,13 @@ def options(workload: str) -> list[click.Parameter]:
         _option("dtype", "float32", " | ".join(config.DTYPES)),
         _option("compile", "auto", "on | off | auto (the faster)"),
         _option("blas", "shipped", "shipped | mkl | openblas | PATH"),
-        _option("threads", 0, "0: every core", whole(0)),
-        _option("price_per_hour", 0.0, "USD", click.FloatRange(min=0)),
+        _option("threads", 0, "number of threads; 0: every core", whole(0)),
+        _option(
+            "price_per_hour",
+            0.0,
+            "USD an hour of this machine; 0: no cost is given",
+            click.FloatRange(min=0),
+        ),
         _option("price_table", prices.NONE, "CSV file with the columns chip, usd_per_hour"),
     ]
     if config.KIND == "train":
@@ -120,7 +127,7 @@ def options(workload: str) -> list[click.Parameter]:
         listed += [
             _option("mode", "train", " | ".join(modes), click.Choice(modes)),
             _epochs(workload),
-            _option("target", config.TARGET, METRICS[config.QUALITY].label, TARGET),
+            _option("target", config.TARGET, f"{METRICS[config.QUALITY].label} to reach", TARGET),
         ]
     else:
         known = "random, a folder or file of safetensors, or a hub id"
@@ -128,7 +135,8 @@ def options(workload: str) -> list[click.Parameter]:
         listed.append(_option("checkpoint", "random", known))
     for name, kind in models.options(workload).items():
         default = getattr(config.PRESETS[config.DEFAULT_PRESET["gpu"]], name)
-        listed.append(_option(name, "preset", f"{default:g} on a GPU", Or("preset", _TYPES[kind])))
+        help = f"size; preset: by --preset, {default:g} on a GPU"
+        listed.append(_option(name, "preset", help, Or("preset", _TYPES[kind])))
     return listed
 
 
@@ -144,7 +152,7 @@ def _option(
 def _epochs(workload: str) -> click.Parameter:
     if not models.setting(workload, "EPOCHS_OF"):
         return _option("epochs", models.load(workload, "config").EPOCHS, kind=whole(1))
-    return _option("epochs", "preset", "by preset", Or("preset", whole(1)))
+    return _option("epochs", "preset", "number; preset: by --preset", Or("preset", whole(1)))
 
 
 def specification(
@@ -214,13 +222,18 @@ def command(workload: str, framework: str) -> click.Command:
     for option in params:
         if framework == AUTO and option.name == "blas":
             option.default = AUTO
-    return Command(f"{workload}_{framework}", params=params, callback=callback, help=__doc__)
+    name = f"{workload}_{framework}"
+    example = f"mlflow run . -e {name} -P preset=smoke"
+    if framework == AUTO:
+        example = f"python -m entrypoints.trial {workload} auto --preset smoke"
+    return Command(name, params=params, callback=callback, help=__doc__, example=example)
 
 
 def perform_best(workload: str, framework: str, values: dict[str, Any]) -> None:
     """The trial that is best here, and why. framework: `auto`, or the only one to choose from."""
     decision = choose(workload, framework, values)
     click.echo("\n".join(decision.lines))
+    terminal.result(chosen=decision.tags)
     perform(workload, decision.framework, decision.values, decision.tags)
 
 
@@ -239,7 +252,7 @@ def perform(workload: str, framework: str, values: dict[str, Any], tags: dict[st
             tags=tags,
         )
     except TrialFailed as error:
-        click.echo(f"Error: {error}", err=True)
+        terminal.error(str(error))
         sys.exit(1)
     summary(done, spec)
     leave(done)
@@ -255,6 +268,14 @@ def progress(spec: TrialSpec) -> Listener:
     seconds: list[float] = []
     config = models.load(spec.workload, "config")
     name = METRICS[quality_name(spec)].label if config.KIND == "train" else ""
+    usual = {"generate": generation.Plan.passes, "switch": switching.Plan.passes}
+    passes = config.PLANS.get(spec.preset, {}).get("passes", usual.get(spec.mode, 0))
+
+    def passed(event: dict[str, Any], took: float, what: str) -> None:
+        number = event["number"] + 1
+        seconds.append(took)
+        left = f", {(passes - number) * sum(seconds) / len(seconds):.0f} s left"
+        click.echo(f"pass {number}/{passes}  {took:.3f} s for {what}{left}", err=True)
 
     def show(event: dict[str, Any]) -> None:
         if event["event"] == "ready":
@@ -280,14 +301,9 @@ def progress(spec: TrialSpec) -> Listener:
             )
         if event["event"] == "pass":
             took = sum(event["begin_seconds"]) + sum(event["decode_seconds"])
-            click.echo(
-                f"pass {event['number'] + 1}  {took:.3f} s for {event['tokens']} tokens", err=True
-            )
+            passed(event, took, f"{event['tokens']} tokens")
         if event["event"] == "loops":
-            click.echo(
-                f"pass {event['number'] + 1}  {event['seconds']:.3f} s for {event['loops']} loops",
-                err=True,
-            )
+            passed(event, event["seconds"], f"{event['loops']} loops")
         if event["event"] == "trained":
             rest = "latency, throughput, " if spec.inference else ""
             click.echo(f"audit, {rest}ceiling ...", err=True)
@@ -320,7 +336,7 @@ def summary(done: Done, spec: TrialSpec) -> None:
     for size, rate in throughput.by_batch(batched).items():
         click.echo(f"  batches of {size}: {rate:,.1f} items/s")
     for flag in record.flags(measured, spec):
-        click.echo(f"  {meaning(flag)}")
+        click.echo(f"  ! {meaning(flag)}")
         for phase, what in measured.seen.found.get(flag, {}).items():
             click.echo(f"    {phase}: {what}")
     if "energy/joules" in missing:
@@ -329,6 +345,16 @@ def summary(done: Done, spec: TrialSpec) -> None:
         click.echo(text_file.read_text(encoding="utf-8"))
     run = f"run {done.run_id}" if done.run_id else f"not delivered yet: {LATER}"
     click.echo(f"{run}; local record {done.folder}; look: mlflow ui")
+    terminal.result(
+        run_id=done.run_id,
+        folder=done.folder,
+        framework=spec.condition.framework,
+        workload=spec.workload,
+        conditions=conditions,
+        metrics=found,
+        not_measured=missing,
+        flags=record.flags(measured, spec),
+    )
 
 
 def run_named(
@@ -338,18 +364,22 @@ def run_named(
 ) -> None:
     """Runs the command that the first two words name, a workload and a framework, on the other words;
     ends the process with one line and exit code 2 where they name none. check: of the framework."""
-    if len(sys.argv) < 3:
-        click.echo(f"Error: expected a workload and a framework, as in '{example}'", err=True)
-        sys.exit(2)
-    workload, framework, rest = sys.argv[1], sys.argv[2], sys.argv[3:]
-    try:
-        tidy()
-        models.load(workload, "config")
-        check(framework)
-    except InputError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    command(workload, framework).main(rest)
+    words = sys.argv[1:]
+    with terminal.speaking("trial", terminal.json_asked(words)) as said:
+        try:
+            if len(words) < 2:
+                raise InputError(f"expected a workload and a framework, as in '{example}'")
+            tidy()
+            models.load(words[0], "config")
+            check(words[1])
+            wrong = False
+        except InputError as error:
+            terminal.error(str(error))
+            wrong = True
+    if wrong:
+        terminal.finish(said, terminal.BAD_INPUT)
+        sys.exit(terminal.BAD_INPUT)
+    command(*words[:2]).main(words[2:])
 
 
 def main() -> None:

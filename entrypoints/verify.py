@@ -18,7 +18,7 @@ import numpy as np
 
 import frameworks
 import models
-from entrypoints import environment
+from entrypoints import environment, terminal
 from entrypoints.launch import run_job
 from entrypoints.options import Command, Or, whole
 from entrypoints.probe import missing
@@ -159,9 +159,10 @@ def verify(
     checkpoint: str = "random",
     ranks: tuple[int, ...] = (1,),
     global_batch_size: int | str = "preset",
+    traced: Callable[[str], None] = lambda name: None,
 ) -> list[Check]:
     """Runs each of the twins in its own process, or with each number of ranks in as many, and compares
-    it with PyTorch's in one process."""
+    it with PyTorch's in one process. traced: is told of each that has run."""
     config = models.load(workload, "config")
     two = {"cpu": "cpu-cpu", "gpu": "cpu-gpu"}  # of a workload that takes them two at a time
     if device not in models.setting(workload, "DEVICES") and device in two:
@@ -195,6 +196,7 @@ def verify(
         given = worker_spec(spec, "trace")
         result = run_job(given, "", 0, folder) if count > 1 else run_worker(given, folder)
         assert result is not None  # there is one host
+        traced(f"{workload} {_named(framework, count)}")
         found[framework, count] = folder, result["parity"]
     folder, summary = found.pop((REFERENCE, 1))
     checks = []
@@ -218,7 +220,7 @@ def ranks_of(text: str) -> tuple[int, ...]:
     return found
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(cls=Command, help=__doc__, example="mlflow run . -e verify -P workload=mnist")
 @click.option("--workload", default="all", show_default=True, help="a workload's name, or all")
 @click.option(
     "--frameworks",
@@ -244,37 +246,48 @@ def main(workload: str, frameworks: str, ranks: str, **options: Any) -> None:
     if numbers != (1,) and workload == "all":
         raise InputError(f"ranks={ranks}: give a workload too, as in workload=mnist")
     run_id = write.adopt("verify", f"verify {workload}")
-    failed, said = False, []
+    failed, said, found = False, [], []
 
     def say(line: str) -> None:
         said.append(line)
         click.echo(line)
 
     names = models.names() if workload == "all" else [workload]
-    for name in names:
-        twins, left_out = twins_of(name, asked)
-        if workload == "all" and asked and not set(asked) & set(twins):
-            continue
-        for framework in left_out:
-            say(
-                f"left out  {name}: {framework}, {missing(framework)}, or by -P frameworks={framework}"
-            )
-        try:
-            checks = verify(name, twins, ranks=numbers, **options)
-        except TrialFailed as error:
-            say(f"FAILED  {name}: {error}")
-            failed = True
-            continue
-        for check in checks:
-            verdict = "FAILED" if check.difference else "equal "
-            say(
-                f"{verdict}  {check.workload}: {check.framework} against {REFERENCE}, {check.what} "
-                f"(relative tolerance {check.tolerance:.0e})"
-                + (f": {check.difference}" if check.difference else "")
-            )
-            failed |= check.difference is not None
+    chosen = {name: twins_of(name, asked) for name in names}
+    with terminal.progress(
+        sum(len(twins) * len({1, *numbers}) for twins, _ in chosen.values()), "twins traced"
+    ) as step:
+        for name, (twins, left_out) in chosen.items():
+            if workload == "all" and asked and not set(asked) & set(twins):
+                step(name, len(twins))
+                continue
+            for framework in left_out:
+                say(
+                    f"left out  {name}: {framework}, {missing(framework)}, or by -P frameworks={framework}"
+                )
+            try:
+                checks = verify(name, twins, ranks=numbers, traced=step, **options)
+            except TrialFailed as error:
+                say(f"FAILED  {name}: {error}")
+                failed = True
+                continue
+            found += checks
+            failed |= _told(checks, say)
+    terminal.result(failed=failed, checks=found)
     write.attach_text(run_id, "\n".join(said) + "\n", "verify.txt")
     sys.exit(1 if failed else 0)
+
+
+def _told(checks: list[Check], say: Callable[[str], None]) -> bool:
+    """A line for each check; whether one found a difference."""
+    for check in checks:
+        verdict = "FAILED" if check.difference else "equal "
+        say(
+            f"{verdict}  {check.workload}: {check.framework} against {REFERENCE}, {check.what} "
+            f"(relative tolerance {check.tolerance:.0e})"
+            + (f": {check.difference}" if check.difference else "")
+        )
+    return any(check.difference is not None for check in checks)
 
 
 if __name__ == "__main__":

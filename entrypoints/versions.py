@@ -9,6 +9,7 @@ import click
 
 from analysis import page, versions_report
 from analysis.versions import Asked, history
+from entrypoints import terminal
 from entrypoints.folder import write_report
 from entrypoints.options import Command
 from entrypoints.stored import studies_of
@@ -17,7 +18,11 @@ from tracking import write
 NEWEST = "newest"
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(
+    cls=Command,
+    help=__doc__,
+    example="mlflow run . -e versions -P workload=mnist -P framework=mlx",
+)
 @click.option("--workload", default="mnist", show_default=True)
 @click.option("--framework", default="mlx", show_default=True)
 @click.option(
@@ -48,7 +53,8 @@ def main(
         metric=None if metric == "declared" else metric,
         machine=None if machine == "all" else machine,
     )
-    found = history(workload, studies_of(workload), asked)
+    named = terminal.each(studies_of(workload), "studies analysed", lambda item: item[0].name)
+    found = history(workload, named, asked)
     report = versions_report.page(found)
     default = Path("results") / f"versions-{workload}-{framework}"
     folder = default if output == "auto" else Path(output)
@@ -64,6 +70,12 @@ def main(
     )
     click.echo(versions_report.terminal(found))
     click.echo(f"Report: {folder / 'report.html'}")
+    terminal.result(
+        verdict=report.verdict,
+        folder=folder,
+        changes=versions_report.change_records(found),
+        versions=versions_report.level_records(found),
+    )
 
 
 if __name__ == "__main__":

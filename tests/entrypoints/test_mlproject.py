@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import shlex
 
-import click
 import pytest
 import yaml
 
 import frameworks
 import models
-from entrypoints import distributed, trial
+from entrypoints import commands
 from tests.entrypoints.conftest import ROOT
 
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 ENTRIES = PROJECT["entry_points"]
 
 
-def command_of(entry: str) -> click.Command:
-    words = shlex.split(ENTRIES[entry]["command"])
-    assert words[:2] == ["python", "-m"]
-    if words[2] == "entrypoints.trial":
-        return trial.command(words[3], words[4])
-    if words[2] == "entrypoints.distributed":
-        return distributed.command(words[3], words[4])
-    command: click.Command = importlib.import_module(words[2]).main
-    return command
-
-
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_parameters_are_the_options_with_their_defaults(entry: str) -> None:
     declared = ENTRIES[entry].get("parameters", {})
-    options = {p.name: p for p in command_of(entry).params}
+    options = {p.name: p for p in commands.load(entry).params}
     assert set(declared) == set(options)
     for name, parameter in declared.items():
         option = options[name]
