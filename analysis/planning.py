@@ -153,14 +153,7 @@ def plan(
     values = np.log(positive(ratios, "ratios of the pilot"))
     _check(len(values), difference, margin, power, family)
     centred = values - np.median(values)
-    truth, alpha = float(np.log1p(difference)), ALPHA / family
-
-    def sees(logs: np.ndarray) -> bool:
-        found = paired_ratio(np.exp(logs), np.ones(len(logs)))
-        return found.p is not None and found.p <= alpha and (found.estimate > 1) == (truth > 0)
-
-    def is_same(logs: np.ndarray) -> bool:
-        return equivalence(np.exp(logs), np.ones(len(logs)), margin).same
+    truth = float(np.log1p(difference))
 
     def need(concludes: Callable[[np.ndarray], bool], shift: float) -> Need:
         curves = []
@@ -181,8 +174,8 @@ def plan(
         margin=margin,
         power=power,
         family=family,
-        seen=need(sees, truth),
-        same=need(is_same, 0.0),
+        seen=need(_sees(truth, family), truth),
+        same=need(_is_same(margin), 0.0),
         different_looks=looking(truth),
         same_looks=looking(0.0),
     )
@@ -190,6 +183,54 @@ def plan(
 
 STEPS = 8
 """Calls of `progress`."""
+
+
+def pairs_for(
+    ratios: Sequence[float] | np.ndarray,
+    rng: np.random.Generator,
+    difference: float | None = None,
+    margin: float = 0.05,
+    power: float = 0.8,
+    family: int = 1,
+    studies: int = 200,
+) -> tuple[int | None, int | None]:
+    """The part of `plan` that answers one question, in a second or two: pairs with the pilot's own
+    spread, and with the largest that it allows (None: above MOST_PAIRS).
+
+    difference: the true ratio less 1 that shall be seen; None: arms whose true ratio is 1 shall be
+    called the same within `margin`. Raises InputError as `plan` does.
+
+    >>> pilot = [0.96, 1.07, 0.99, 1.02, 0.93, 1.04, 1.00, 1.10, 0.97, 1.03]
+    >>> few, many = pairs_for(pilot, np.random.default_rng(2), difference=0.2, studies=50)
+    >>> 6 <= few <= many < 20
+    True
+    """
+    values = np.log(positive(ratios, "ratios of the pilot"))
+    _check(len(values), ALPHA if difference is None else difference, margin, power, family)
+    centred = values - np.median(values)
+    shift = 0.0 if difference is None else float(np.log1p(difference))
+    concludes = _is_same(margin) if difference is None else _sees(shift, family)
+    expected, safe = (
+        _curve(factor * centred, shift, concludes, power, studies, rng).pairs
+        for factor in (1.0, spread_bounds(len(values))[1])
+    )
+    return expected, safe
+
+
+def _sees(truth: float, family: int) -> Callable[[np.ndarray], bool]:
+    """Whether a study of these log ratios shows a difference in the direction of `truth`."""
+
+    def sees(logs: np.ndarray) -> bool:
+        found = paired_ratio(np.exp(logs), np.ones(len(logs)))
+        shown = found.p is not None and found.p <= ALPHA / family
+        return shown and (found.estimate > 1) == (truth > 0)
+
+    return sees
+
+
+def _is_same(margin: float) -> Callable[[np.ndarray], bool]:
+    """Whether a study of these log ratios calls the arms the same."""
+    return lambda logs: equivalence(np.exp(logs), np.ones(len(logs)), margin).same
 
 
 def _check(pairs: int, difference: float, margin: float, power: float, family: int) -> None:

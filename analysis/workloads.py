@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from analysis import flags, stopping, wording
 from analysis.findings import ArmSummary, Comparison
@@ -14,6 +15,9 @@ from analysis.flags import BLOCKING
 from analysis.sessions import Session
 from analysis.statistics import holm, holm_pairs
 from measurement.errors import InputError
+
+if TYPE_CHECKING:
+    from tracking.read import Study
 
 ASKED = ("headline", "version")
 """Roles of the pairing that a study was made for."""
@@ -131,11 +135,19 @@ def _headline(session: Session) -> Headline:
 
 def _adjusted(headline: Headline, session: Session, p: float, family: int, needed: int) -> Headline:
     """The same question as one of a family of so many: p, outcome and verdict anew."""
-    c, study = headline.comparison, session.study
+    c = headline.comparison
     if c is None or c.ratio is None or c.p is None:
         return headline
+    return replace(headline, comparison=adjusted(c, session.study, p, family, needed))
+
+
+def adjusted(c: Comparison, study: Study, p: float, family: int, needed: int) -> Comparison:
+    """A comparison of a study as one of `family` questions that are answered at once: with p, outcome
+    and verdict anew. needed: pairs before one of so many can be answered."""
+    if c.ratio is None:
+        return c
     kept = tuple(flag for flag in c.flags if flag.name not in ("HOLM-FEW", "UNDECIDED"))
-    if c.ratio.n < needed:
+    if c.ratio.n < needed and p > 0.05:  # where others have more pairs, Holm may let it pass
         kept += (flags.holm_few(c.ratio.n, family, needed),)
     blocking = tuple(dict.fromkeys(flag.name for flag in kept if flag.name in BLOCKING))
     planned = stopping.planned(study, [point.pair for point in c.points])
@@ -143,7 +155,7 @@ def _adjusted(headline: Headline, session: Session, p: float, family: int, neede
     c = replace(c, outcome=wording.outcome(c, planned, blocking))
     if c.outcome == "undecided":
         c = replace(c, flags=(*kept, flags.UNDECIDED))
-    return replace(headline, comparison=replace(c, verdict=wording.verdict(c, planned, blocking)))
+    return replace(c, verdict=wording.verdict(c, planned, blocking))
 
 
 def _notes(headlines: Sequence[Headline]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def per_hour(price: float, table: str, framework: str, device: str) -> float:
         raise InputError(
             f"price_per_hour={price:g} and price_table={table} are both given; expected one of them"
         )
-    rows, chip = _rows(Path(table).expanduser()), _chip(framework, device)
+    rows, chip = read(table), _chip(framework, device)
     if chip not in rows:
         raise InputError(
             f"price_table={table} has no chip '{chip}'; expected it among: {', '.join(sorted(rows))}: "
@@ -44,7 +44,9 @@ def _chip(framework: str, device: str) -> str:
     return machine.facts()["machine_cpu"]
 
 
-def _rows(path: Path) -> dict[str, float]:
+def read(table: str) -> dict[str, float]:
+    """chip -> USD an hour, of a file. Raises InputError."""
+    path = Path(table).expanduser()
     columns = f"the columns {' and '.join(_COLUMNS)}"
     try:
         text = untrusted.read_text(path, _LARGEST, f"a CSV file with {columns}")
