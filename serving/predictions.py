@@ -49,7 +49,8 @@ def choose(items: np.ndarray, example: np.ndarray, public: bool) -> np.ndarray:
 
 def save(path: Path, found: Predictions) -> None:
     """Raises OSError, SafetensorError."""
-    save_file(found.arrays(), path)
+    # In rows: safetensors writes the bytes as they lie, and those of a transposed array lie otherwise.
+    save_file({name: np.ascontiguousarray(value) for name, value in found.arrays().items()}, path)
 
 
 def read(path: Path) -> Predictions:

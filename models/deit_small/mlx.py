@@ -77,7 +77,7 @@ class Model(nn.Module):
     def __call__(self, images: mx.array) -> mx.array:
         """images (n, side, side, channels) uint8 -> logits (n, classes)."""
         patches = self.patches(self.cut(images))
-        first = mx.broadcast_to(self.class_token, (len(images), 1, patches.shape[2]))
+        first = mx.broadcast_to(self.class_token, (images.shape[0], 1, patches.shape[2]))
         x = mx.concatenate([first, patches], axis=1) + self.positions
         for block in self.blocks:
             x = block(x)

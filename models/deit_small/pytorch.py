@@ -76,7 +76,7 @@ class Model(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """images (n, side, side, channels) uint8 -> logits (n, classes)."""
         patches = self.patches(self.cut(images))
-        first = self.class_token.expand(len(images), 1, -1)
+        first = self.class_token.expand(images.shape[0], 1, -1)  # len() would fix an export's batch
         x = torch.cat([first, patches], dim=1) + self.positions
         for block in self.blocks:
             x = block(x)

@@ -50,6 +50,9 @@ def test_a_file_comes_back(tmp_path: Path) -> None:
     predictions.save(tmp_path / predictions.FILE, found)
     again = predictions.read(tmp_path / predictions.FILE)
     assert (again.inputs == found.inputs).all() and again.answers.tolist() == [1, 0, 2]
+    turned = np.arange(6).reshape(2, 3).T  # as frameworks leave what they have transposed
+    predictions.save(tmp_path / predictions.FILE, Predictions(found.inputs, turned))
+    assert predictions.read(tmp_path / predictions.FILE).answers.tolist() == turned.tolist()
 
 
 @pytest.mark.parametrize(
