@@ -37,7 +37,7 @@ from entrypoints.machines import write_comparison
 from entrypoints.options import Command
 from entrypoints.recipe import PINS
 from measurement.errors import InputError
-from tracking import read, write
+from tracking import read, views, write
 from tracking.read import Study
 
 
@@ -217,7 +217,16 @@ def _write(one: Session, folder: Path, every_metric: bool) -> Analysis:
         tables["crossings.csv"] = sweep.records(findings, swept)
     else:
         written = _compared(findings, one.around.samples, every_metric)
-    write_report(folder, findings.study.run_id, written.files, tables, written.drawings)
+    study = findings.study
+    write_report(folder, study.run_id, written.files, tables, written.drawings)
+    design = {
+        **study.design,
+        "arms": study.arms,
+        "pairs": study.pairs,
+        "metric": study.metric,
+        "margin": study.margin,
+    }
+    views.conclude(study.run_id, study.name, design, written.verdict)
     return Analysis(folder, written.verdict, written.text, tables["comparisons.csv"])
 
 
@@ -300,6 +309,8 @@ def main(study: str, output: str, machine: str, every_metric: bool) -> None:
         run_id,
         None if machine == "all" else machine,
     )
+    if run_id:
+        write.set_tags(run_id, {views.NOTE: done.verdict.replace("\n", "\n\n")})
     click.echo(done.text)
     click.echo(f"Report: {done.folder / 'report.html'}")
     done.tell(study=study, run_id=run_id)

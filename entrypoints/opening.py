@@ -20,7 +20,7 @@ from entrypoints.deliver import Courier
 from entrypoints.supervisor import new_folder
 from measurement import disk, machine
 from measurement.errors import InputError
-from tracking import names, outbox, read, store, write
+from tracking import names, outbox, read, store, views, write
 from tracking.outbox import Kept
 from tracking.store import StoreAway
 
@@ -131,11 +131,13 @@ def _begin(folder: Path, name: str, plan: dict[str, Any], run_id: str) -> Kept:
             f"{_LONGEST_DESIGN}; expected fewer arms or pairs: make two studies of it"
         )
     tags = {"study": name, "design": text, "machine": plan["machine"]}
+    tags[views.VERDICT] = "not analysed yet"
     shown = {
         k: plan[k] for k in ("workload", "preset", "pairs", "epochs", "dataset", "metric", "margin")
     }
     params = {**{k: str(v) for k, v in shown.items()}, "arms": ", ".join(plan["arms"])}
-    record = write.Record(f"study {name}", "", params, tags, [], {}, kind="study")
+    note = views.study_note(name, plan)
+    record = write.Record(f"study {name}", note, params, tags, [], {}, kind="study")
     try:
         return outbox.begin(folder, record, run_id=run_id)
     except OSError as error:

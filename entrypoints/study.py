@@ -41,7 +41,7 @@ from entrypoints.trial import checked_target, execute
 from measurement import blas, machine, quiet
 from measurement.errors import InputError
 from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm
-from tracking import digest, names, outbox, private, read
+from tracking import digest, names, outbox, private, read, views
 from tracking.store import StoreAway
 
 
@@ -436,6 +436,7 @@ def _analysed(name: str, plan: dict[str, Any], run_id: str, failures: list[str])
     try:
         analysis = analyze(name, None, machine=plan["machine"])
         others = [s.machine for s in read.machines_of(name) if s.run_id != run_id]
+        shown = views.link(run_id, name)
     except StoreAway as error:
         click.echo(
             f"Everything is measured and in the store, which is away now ({error}): "
@@ -445,6 +446,7 @@ def _analysed(name: str, plan: dict[str, Any], run_id: str, failures: list[str])
         return UNDELIVERED
     click.echo(analysis.text)
     click.echo(f"report: {analysis.folder / 'report.html'}, also an artifact of run {run_id}")
+    click.echo(f"in MLflow's pages: {shown}")
     analysis.tell(study=name, run_id=run_id, failed=failures)
     if others:
         click.echo(f"study {name} also runs on {', '.join(others)}: `analyze` puts them together")

@@ -14,12 +14,11 @@ from collections.abc import Iterator, Mapping
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 
-from tracking import bulk, names, private
+from tracking import bulk, names, private, views
 from tracking.outbox import ARTIFACTS, Kept
 from tracking.store import StoreAway, address, once, prepare, reachable
 
-_NOTE = "mlflow.note.content"
-_PARENT = "mlflow.parentRunId"
+_TRAINED = ("train", "stream")  # modes in which data is learned from; others only compute with it
 
 
 def find(record_id: str) -> str:
@@ -60,7 +59,7 @@ def open_run(kept: Kept, parent_run: str) -> tuple[str, bool]:
         return found[0].run_id, done
     tags = {names.KIND: kept.record.kind, names.RECORD: kept.id, **kept.record.tags}
     if parent_run:
-        tags[_PARENT] = parent_run
+        tags[views.PARENT] = parent_run
     if kept.run_id and bulk.runs(run_ids=[kept.run_id]):
         with reachable():
             MlflowClient().log_batch(kept.run_id, tags=_tags(tags))
@@ -97,16 +96,21 @@ def fill(run_id: str, kept: Kept) -> None:
         client = MlflowClient()
         run = client.get_run(run_id)
         params = [Param(k, str(v)) for k, v in record.params.items() if k not in run.data.params]
-        tags = {names.KIND: record.kind, **record.tags, _NOTE: record.note}
+        tags = {names.KIND: record.kind, **record.tags, views.NOTE: record.note}
+        tags |= views.of_run(record.tags, run.data.tags, record.kind)
         metrics = _missing(run, kept)
         client.log_batch(run_id, metrics=metrics, params=params, tags=_tags(tags))
         if record.dataset and not (run.inputs and run.inputs.dataset_inputs):
-            client.log_inputs(run_id, [_dataset(record.dataset)])
+            client.log_inputs(run_id, [_dataset(record.dataset, record.tags.get("mode", "train"))])
         if record.files and (kept.folder / ARTIFACTS).is_dir():
             with private.publishable(kept.folder / ARTIFACTS) as clean:
                 client.log_artifacts(run_id, str(clean))
         if run.info.run_name != record.name:
             client.update_run(run_id, name=record.name)
+        if not kept.parent:  # once for a study, not for each of its trials
+            design = json.loads(record.tags.get("design", "{}"))
+            study = record.tags.get("study", "") if design else ""
+            views.publish(client, run.info.experiment_id, study, design)
 
 
 def close(run_id: str, kept: Kept) -> None:
@@ -150,15 +154,20 @@ def _missing(run: Run, kept: Kept) -> list[Metric]:
     return [m for m in metrics if (m.key, m.step, m.timestamp) not in there]
 
 
-def _dataset(dataset: Mapping[str, str]) -> DatasetInput:
+def _dataset(dataset: Mapping[str, str], mode: str) -> DatasetInput:
+    """Data that came from an address opens by it in MLflow's pages; other data says in words whence."""
+    source = dataset["source"]
+    address = source.split(", ")[0]  # of several files the first: MLflow has one
+    web = address.startswith("https://")
     entity = Dataset(
         name=dataset["name"],
         digest=dataset["sha256"][:36],
-        source_type="code",
-        source=json.dumps({"tags": {"source": dataset["source"]}}),
+        source_type="http" if web else "code",
+        source=json.dumps({"url": address} if web else {"tags": {"source": source}}),
         profile=json.dumps({k: v for k, v in dataset.items() if k.endswith("items")}),
     )
-    return DatasetInput(entity, [InputTag("mlflow.data.context", "train")])
+    context = "train" if mode in _TRAINED else "eval"
+    return DatasetInput(entity, [InputTag("mlflow.data.context", context)])
 
 
 def _tags(tags: Mapping[str, str]) -> list[RunTag]:
