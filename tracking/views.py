@@ -73,8 +73,9 @@ class View:
 
 
 def _charts(metrics: Sequence[str]) -> dict[str, Any]:
-    """Lines by epoch in a section of their own; MLflow adds the charts of all other metrics below."""
-    section = {"uuid": "study", "name": "By epoch", "display": True, "isReordered": True}
+    """Lines by epoch in a section of their own; MLflow adds those of all other metrics, and sorts sections
+    by name."""
+    section = {"uuid": "study", "name": "arms, by epoch", "display": True, "isReordered": False}
     cards = [
         {
             "uuid": f"study {metric}",

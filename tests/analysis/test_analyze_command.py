@@ -30,6 +30,7 @@ def store(monkeypatch):
     monkeypatch.setattr(command.read, "every_study", list)
     monkeypatch.setattr(command.figures, "draw", lambda findings, found: DRAWN)
     monkeypatch.setattr(command.write, "attach", lambda *given: attached.append(given))
+    monkeypatch.setattr(command.views, "conclude", lambda *given: None)
     return attached
 
 

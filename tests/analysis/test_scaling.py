@@ -406,6 +406,7 @@ def test_analyze_writes_the_report_and_two_kinds_of_table(monkeypatch, tmp_path)
     monkeypatch.setattr(command.read, "every_study", list)
     monkeypatch.setattr(command.read, "samples_of", lambda run_ids: {})
     monkeypatch.setattr(command.write, "attach", lambda *given: attached.append(given))
+    monkeypatch.setattr(command.views, "conclude", lambda *given: None)
     monkeypatch.setattr(command.scaling_figures, "draw", lambda whole: [])
     done = command.analyze(None, tmp_path)
     assert "strong scaling of mlx blas=mkl to 2 ranks: " in done.verdict

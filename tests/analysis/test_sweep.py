@@ -159,6 +159,7 @@ def test_analyze_writes_the_sweep(monkeypatch, tmp_path):
     monkeypatch.setattr(command.read, "every_study", list)
     monkeypatch.setattr(command.read, "samples_of", lambda run_ids: {})
     monkeypatch.setattr(command.write, "attach", lambda *given: attached.append(given))
+    monkeypatch.setattr(command.views, "conclude", lambda *given: None)
     done = command.analyze(None, tmp_path)
     assert "passes 1 at batch_size" in done.verdict
     assert attached == [("parent", tmp_path, "report")]
