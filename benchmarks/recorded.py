@@ -21,6 +21,7 @@ import models
 from entrypoints import record, study, trial
 from entrypoints.supervisor import Measured, TrialSpec
 from measurement.energy import Energy
+from measurement.errors import InputError
 from measurement.schedule import Condition
 from models import parameters
 from serving.trained import WEIGHTS_FILE
@@ -100,13 +101,15 @@ def write(name: str, pairs: int, models_of: int = 0, start: float | None = None)
     base = Condition("pytorch", "cpu", "float32", "auto", "shipped", 2)
     arms, comparisons = study.given_arms(", ".join(ARMS), base, models.options(WORKLOAD))
     plan = study.fixed(options | {"by_machine": []}, base, arms, comparisons)
-    with _instead(clock, models_of):
-        study.conduct(name, plan, study.Sources("auto", "mnist"))
+    with _instead(clock, models_of) as said:
+        code = study.conduct(name, plan, study.Sources("auto", "mnist"))
+    if code:
+        raise InputError(f"the study was not recorded: {said.getvalue()[-500:]}")
 
 
 @contextmanager
-def _instead(clock: Clock, models_of: int) -> Iterator[None]:
-    """Puts what is drawn in the place of what is measured."""
+def _instead(clock: Clock, models_of: int) -> Iterator[StringIO]:
+    """Puts what is drawn in the place of what is measured; yields what is said meanwhile."""
 
     def measure(spec: TrialSpec, listen: object, folder: Path) -> Measured:
         return measured(spec, folder, clock, spec.seed < models_of)
@@ -121,9 +124,10 @@ def _instead(clock: Clock, models_of: int) -> Iterator[None]:
             (outbox, "time", clock),
         ):
             stack.enter_context(mock.patch.object(where, what, made))
-        stack.enter_context(redirect_stdout(StringIO()))
-        stack.enter_context(redirect_stderr(StringIO()))
-        yield
+        said = StringIO()
+        stack.enter_context(redirect_stdout(said))
+        stack.enter_context(redirect_stderr(said))
+        yield said
 
 
 def measured(spec: TrialSpec, folder: Path, clock: Clock, trained: bool) -> Measured:
