@@ -37,34 +37,43 @@ _RESULTS = (
     "train/total_seconds", "train/items_per_second", "inference/items_per_second",
     "inference/latency_seconds_p50", "memory/process_peak_bytes", "energy/joules", "eval/accuracy",
 )  # fmt: skip
+# Columns that are always there, by the names that the table has for them.
+_FIRST = ("attributes.`Run Name`", "runDateAndNestInfo", "duration")
+_WIDTH, _WIDTHS = 170, {VERDICT: 420, "flags": 130, "device": 90, "blas": 110, "seed": 80}
 _BY_EPOCH = ("train/loss", "eval/accuracy", "train/epoch_seconds", "train/epoch_items_per_second")
 
 
 @dataclass(frozen=True)
 class View:
     """One saved view. columns: ("params" | "tags" | "metrics", key). filter: as in the search field.
-    order: what the rows are sorted by, "" = time, where children fold below their parents. groups: tags
-    whose values make one row, and one line of a chart, each. charts: metrics with a chart at the top."""
+    groups: tags whose values make one row, and one line of a chart, each; folded: values of the only one
+    whose runs are hidden below that row at first. charts: metrics with a chart at the top."""
 
     key: str
     name: str
     columns: tuple[tuple[str, str], ...]
     filter: str = ""
-    order: str = ""
     groups: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
     charts: tuple[str, ...] = ()
 
     def value(self, created_milliseconds: int) -> str:
         """The tag's value, in the form in which MLflow's own page saves a view."""
+        columns = [f"{kind}.`{key}`" for kind, key in self.columns]
         state: dict[str, Any] = {
             "searchFilter": self.filter,
-            "selectedColumns": [f"{kind}.`{key}`" for kind, key in self.columns],
+            "selectedColumns": columns,
+            # Else metrics come first, then parameters, then tags.
+            "columnOrder": [*_FIRST, *columns],
+            "columnWidths": {
+                name: _WIDTHS.get(key, _WIDTH)
+                for name, (_, key) in zip(columns, self.columns, strict=True)
+            },
         }
-        if self.order:
-            state["orderByKey"] = self.order
         if self.groups:
             keys = [{"mode": "tag", "groupByData": key} for key in self.groups]
             state["groupBy"] = {"aggregateFunction": "average", "groupByKeys": keys}
+            state["groupsExpanded"] = {f"tag.{self.groups[0]}.{one}": False for one in self.folded}
         if self.charts:
             state |= _charts(self.charts)
         text = json.dumps(state, separators=(",", ":"))
@@ -83,7 +92,6 @@ def _charts(metrics: Sequence[str]) -> dict[str, Any]:
             "metricSectionId": "study",
             "metricKey": metric,
             "selectedMetricKeys": [metric],
-            "displayName": names.METRICS[metric].label,
             "runsCountToCompare": 10,
             "deleted": False,
             "isGenerated": False,
@@ -136,6 +144,7 @@ def of_study(name: str, design: Mapping[str, Any]) -> View:
         (*(("metrics", key) for key in columns), ("tags", "flags"), ("params", "seed")),
         filter=f"tags.study = '{name}' and tags.{names.KIND} = 'trial'",
         groups=("arm",),
+        folded=tuple(design["arms"]),
         charts=tuple(by_epoch) if training else (),
     )
 
@@ -199,21 +208,37 @@ def of_run(tags: Mapping[str, str], present: Mapping[str, str], kind: str) -> di
 # --- notes
 
 
+# MLflow's pages open for traces of agents unless their address says otherwise.
+_TRAINING = "workflowType=machine_learning"
+
+
 def page(experiment: str, key: str, charts: bool = False) -> str:
     """The part of an address after the server's name: the table of runs as a view shows it."""
     mode = "&compareRunsMode=CHART" if charts else ""
-    return f"#/experiments/{experiment}/runs?viewStateShareKey={key}&workflowType=machine_learning{mode}"
+    return f"#/experiments/{experiment}/runs?viewStateShareKey={key}&{_TRAINING}{mode}"
+
+
+def run_page(experiment: str, run_id: str, tab: str = "") -> str:
+    """One run's page, or a tab of it."""
+    below = f"/{tab}" if tab else ""
+    return f"#/experiments/{experiment}/runs/{run_id}{below}?{_TRAINING}"
+
+
+def report_page(experiment: str, run_id: str) -> str:
+    """A study's report in the viewer of artifacts."""
+    return run_page(experiment, run_id, "artifacts/report/report.html")
 
 
 def experiment_note(experiment: str) -> str:
     """What an experiment holds and how to read it, Markdown."""
     return "\n".join((
-        "The same work in two or more frameworks, measured one run at a time.",
+        "Which framework does the same work faster, leaner and cheaper? **Views**, above on the right, shows "
+        "the verdicts and the columns that matter.",
         "",
         f"- [Studies, their trials below them]({page(experiment, 'studies')}): the verdict of each, and the "
         "columns that matter",
         f"- [Framework against framework, by epoch]({page(experiment, 'frameworks', charts=True)})",
-        "- a view of each study, arm by arm: **Views**, above the table of runs",
+        "- a view of each study, arm by arm, under **Views**",
         "",
         "A *study* is a run whose children are its *trials*, each a process of its own; its report is below "
         "Artifacts, `report/report.html`. A trial with *flags* is doubtful: its description says why. "
@@ -238,8 +263,8 @@ def study_note(
     if run_id:
         key = _key_of(name)
         lines += [
-            f"- [The report](#/experiments/{experiment}/runs/{run_id}/artifacts/report/report.html): intervals, "
-            "figures, evidence of equal work, every pair",
+            f"- [The report]({report_page(experiment, run_id)}): intervals, figures, evidence of equal work, "
+            "every pair",
             f"- [Its trials, arm by arm]({page(experiment, key)}), and "
             f"[by epoch]({page(experiment, key, charts=True)})",
             "",

@@ -97,7 +97,7 @@ def test_a_study_has_a_view_of_its_own(shown: Shown) -> None:
 
 def test_charts_by_epoch_compare_the_arms(shown: Shown) -> None:
     text = shown.open("charts by epoch, arm by arm")
-    assert "arms, by epoch" in text and "mean training loss" in text
+    assert "arms, by epoch" in text and "train/loss" in text
 
 
 def test_a_trial_says_what_it_is(shown: Shown) -> None:
