@@ -61,17 +61,17 @@ class Sampled(Sampler):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
-        self._clock, self._start = clock, 0.0
+        self._clock, self._start, self._end = clock, 0.0, 0.0
 
     def __enter__(self) -> Sampled:
         self._start = self._clock.time()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop = self._clock.time()
+        self._end = self._clock.time()
 
     def points(self) -> list[Point]:
-        seconds = np.arange(self._start, self._stop)
+        seconds = np.arange(self._start, self._end)
         rng = np.random.default_rng(int(self._start))
         busy = np.clip((seconds - self._start) / 3, 0, 1) * 92 + rng.uniform(0, 6, len(seconds))
         memory = 2100 + 400 * np.clip((seconds - self._start) / 5, 0, 1)

@@ -221,7 +221,7 @@ def table(seconds: dict[str, list[float]]) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=whole, default=200, help="trials of the study, at least")
     parser.add_argument("--repeats", type=whole, default=4, help="visits of each page")
     parser.add_argument("--screenshots", type=Path, help="folder for a picture of each page")
