@@ -195,14 +195,13 @@ def measured(spec: TrialSpec, folder: Path, clock: Clock, trained: bool) -> Meas
 def _receipt(spec: TrialSpec, config: Any, steps: int) -> dict[str, Any]:
     rng = np.random.default_rng(spec.seed)
     apart = 1 + 1e-6 * len(spec.condition.framework)  # as rounding puts them
-    initial = [float(value) for value in rng.uniform(1, 2, 3)]
-    norms = [value * apart for value in initial]
+    norms = [float(value) for value in rng.uniform(1, 2, 3)]
     return {
         "items": spec.epochs * config.train_items, "steps": spec.epochs * steps,
         "flops": spec.epochs * config.train_items * config.train_flops_per_item(),
         "eval_items": spec.epochs * config.test_items, "inference_items": config.test_items,
-        "latency_calls": 200, "weight_change_norm": norms[0], "check_value": norms[1],
-        "warmup_calls": 10, "order": _digest(f"order {spec.seed}"), "initial": initial, "answers": norms,
+        "latency_calls": 200, "weight_change_norm": norms[0] * apart, "check_value": norms[1] * apart,
+        "warmup_calls": 10, "order": _digest(f"order {spec.seed}"), "initial": norms, "answers": norms,
         "single_answers": norms, "kind": "train",
     }  # fmt: skip
 
