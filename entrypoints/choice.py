@@ -26,7 +26,7 @@ from tracking import names, read
 from tracking.store import StoreAway
 
 AUTO = "auto"
-_USUAL = ("pytorch", "mlx", "tensorflow")  # first choice first, on a GPU and on a CPU
+_USUAL = ("pytorch", "mlx")  # first choice first, on a GPU and on a CPU; then any other
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def usual(devices: Devices, asked: str) -> tuple[str, str, str]:
     first = ("mlx", *_USUAL) if apple else _USUAL
     if asked == AUTO or "gpu" in asked:
         device = "gpu" if asked == AUTO else asked
-        for framework in first:
+        for framework in (*first, *devices):
             if "gpu" in devices.get(framework, {}):
                 what = "Apple silicon" if apple else f"{framework} sees an NVIDIA GPU"
                 return framework, device, f"{what}, and {framework} on its GPU is usual there"

@@ -65,7 +65,7 @@ def wanted(framework: str) -> list[str]:
     """Names of packages to install; with CUDA's libraries where this machine has an NVIDIA driver."""
     lines = (ROOT / frameworks.OWN_ENVIRONMENT[framework]).read_text(encoding="utf-8").splitlines()
     names = [line for line in lines if line and not line.startswith(("#", "-"))]
-    extra = frameworks.CUDA_EXTRA.get(framework)
+    extra = frameworks.about(framework).cuda_extra
     if not extra or not has_cuda():
         return names
     return [f"{name}[{extra}]" if name == framework else name for name in names]

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import frameworks
 from entrypoints import overlay
 from entrypoints.environment import CONSTRAINTS, ROOT, python
 from measurement import machine
@@ -23,12 +24,11 @@ from measurement.schedule import Condition
 SETTINGS = (
     "ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "DNNL_MAX_CPU_ISA", "KMP_DETERMINISTIC_REDUCTION",
     "MKL_CBWR", "MKL_DYNAMIC", "MKL_ENABLE_INSTRUCTIONS", "NVIDIA_TF32_OVERRIDE", "OMP_DYNAMIC",
-    "OMP_SCHEDULE", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "TF_DETERMINISTIC_OPS",
-    "TF_ENABLE_ONEDNN_OPTS",
+    "OMP_SCHEDULE", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE",
+    *(setting for name in frameworks.names() for setting in frameworks.about(name).settings),
 )  # fmt: skip
 # Packages that compute, by the beginning of their names: those of every framework, and its own.
 _COMPUTE = ("numpy", "mkl", "intel-", "tbb", "tcmlib", "umf", "nvidia-", "triton", "scipy")
-_OWN = {"pytorch": ("torch",), "mlx": ("mlx",), "tensorflow": ("tensorflow", "keras", "ml-dtypes")}
 _METERS = ("nvidia-ml-py",)
 
 
@@ -53,7 +53,8 @@ def packages(interpreter: Path, first: Path | None = None) -> dict[str, str]:
     if interpreter != Path(sys.executable):
         places = [str(place) for place in interpreter.parent.parent.glob("lib*/*/site-packages")]
     pinned = {_plain(line.split("==")[0]) for line in _pins().splitlines() if "==" in line}
-    known = (*_COMPUTE, *(start for starts in _OWN.values() for start in starts))
+    own = (frameworks.about(name).distributions for name in frameworks.names())
+    known = (*_COMPUTE, *(start for starts in own for start in starts))
     found: dict[str, str] = {}
     for one in importlib.metadata.distributions(path=[*([str(first)] if first else []), *places]):
         name = _plain(one.name)
@@ -100,7 +101,12 @@ def differences(
 
 
 def _computes(name: str, framework: str) -> bool:
-    known = (*_COMPUTE, *_OWN.get(framework, (framework,)))
+    own = (
+        frameworks.about(framework).distributions
+        if framework in frameworks.names()
+        else (framework,)
+    )
+    known = (*_COMPUTE, *own)
     return name.startswith(known) and name not in _METERS
 
 

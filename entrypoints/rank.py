@@ -319,7 +319,7 @@ def _result(rank: Rank, session: Session, everybody: list[dict[str, Any]]) -> di
         "completed": completed(merged["completion_ratio"], merged["completion_residue"]),
         "conditions": session.conditions(),
         "parity": everybody[0]["parity"],
-        "imported": [m for m in ("torch", "mlx", "tensorflow", "mlflow") if m in sys.modules],
+        "imported": [m for m in (*frameworks.packages(), "mlflow") if m in sys.modules],
     }
 
 

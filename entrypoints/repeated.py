@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import frameworks
 import models
 from analysis import reproduction
 from analysis.reproduction import Ran, Resolution
@@ -151,7 +152,7 @@ def versions_apart(run: Found, here: Mapping[str, Any]) -> tuple[list[str], list
     """(of what computes, of the rest) what a run had otherwise than `here`; of an older run only what
     it recorded."""
     recorded, framework = versions(run), run.tags.get("framework", "")
-    package = {"pytorch": "torch"}.get(framework, framework)
+    package = frameworks.package(framework)
     if "packages" not in recorded:
         old = {"python": recorded["python"], "packages": {package: run.tags["version_framework"]}}
         kept = {package: here["packages"].get(package)}

@@ -71,7 +71,7 @@ def measure(spec: dict[str, Any], folder: Path, emit: Emitter) -> None:
             "completed": completed(trial.completion_ratio, trial.completion_residue),
             "conditions": session.conditions(),
             "parity": evidence.summary(),
-            "imported": [m for m in ("torch", "mlx", "tensorflow", "mlflow") if m in sys.modules],
+            "imported": [m for m in (*frameworks.packages(), "mlflow") if m in sys.modules],
         },
     )
 

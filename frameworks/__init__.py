@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
 import importlib.util
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,23 @@ from measurement.errors import InputError
 from measurement.framework import Framework, Ranks
 
 _FOLDER = Path(__file__).parent
-_IMPORTED = {"pytorch": "torch"}  # adapter -> the package it needs, where the name differs
-# Frameworks that live in an environment of their own, see entrypoints/environment.py: what is in it.
-OWN_ENVIRONMENT = {"tensorflow": "requirements-tensorflow.txt"}
-CUDA_EXTRA = {"tensorflow": "and-cuda"}  # what brings CUDA's libraries there
-# Frameworks that multiply with code of their own, where no BLAS can take its place.
-OWN_PRODUCTS = {"tensorflow": "oneDNN and Eigen"}
-# How processes of a framework can talk to each other; auto: NCCL on NVIDIA GPUs, else the first.
-BACKENDS = {"pytorch": ("gloo", "nccl"), "mlx": ("ring", "mpi", "nccl", "jaccl")}
 _CHOICES = {"device": ("auto", "cpu", "gpu"), "dtype": ("float32", "bfloat16", "float16")}
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a framework without importing it: an adapter's literal `ABOUT` states what
+    differs. Without, package and distributions are the framework's own name."""
+
+    package: str = ""  # what is imported, where the name differs
+    # Installed packages that compute, by how their names begin.
+    distributions: tuple[str, ...] = ()
+    # Variables that choose its kernels; none may hold a name or a path.
+    settings: tuple[str, ...] = ()
+    cuda_extra: str = ""  # what brings CUDA's libraries into an environment of its own
+    products: str = ""  # code of its own that multiplies, where no BLAS can take its place
+    # How its processes talk to each other; auto: NCCL on NVIDIA GPUs, else the first.
+    backends: tuple[str, ...] = ()
 
 
 def names() -> list[str]:
@@ -28,9 +39,43 @@ def names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__")
 
 
+@functools.cache
+def about(name: str) -> About:
+    """What an adapter says of its framework, read from its text: importing it would cost seconds, and
+    can only be done where the framework is installed."""
+    found: dict[str, Any] = {}
+    for node in ast.parse((_FOLDER / f"{name}.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ABOUT":
+            found = ast.literal_eval(node.value)
+    package = found.setdefault("package", name)
+    return About(**{"distributions": (package,), **found})
+
+
+def requirements(name: str) -> str:
+    """The file, in the project's folder, of what a framework needs; an environment of its own has one."""
+    return OWN_ENVIRONMENT.get(name, "requirements.txt")
+
+
 def package(name: str) -> str:
     """The Python package of a framework."""
-    return _IMPORTED.get(name, name)
+    return about(name).package if name in names() else name
+
+
+def packages() -> list[str]:
+    """Those of all frameworks."""
+    return [package(name) for name in names()]
+
+
+# Frameworks that live in an environment of their own, see entrypoints/environment.py: what is in it.
+OWN_ENVIRONMENT = {
+    name: f"requirements-{name}.txt"
+    for name in names()
+    if (_FOLDER.parent / f"requirements-{name}.txt").is_file()
+}
+# Frameworks that multiply with code of their own: which.
+OWN_PRODUCTS = {name: about(name).products for name in names() if about(name).products}
+# How processes of a framework can talk to each other.
+BACKENDS = {name: about(name).backends for name in names() if about(name).backends}
 
 
 def available(name: str) -> bool:
@@ -72,7 +117,7 @@ def check_backend(name: str, backend: str) -> None:
 def _module(name: str, part: str, device: str, dtype: str) -> Any:
     if name not in names():
         raise InputError(f"unknown framework '{name}'; choose one of: {', '.join(names())}")
-    install = f"run 'pip install -r {OWN_ENVIRONMENT.get(name, 'requirements.txt')}'"
+    install = f"run 'pip install -r {requirements(name)}'"
     if not available(name):
         raise InputError(f"framework '{name}' is not installed here; {install}")
     for setting, value in (("device", device), ("dtype", dtype)):

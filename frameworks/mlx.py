@@ -23,6 +23,8 @@ from measurement.errors import InputError
 from measurement.framework import Alone, check_fit
 from measurement.operations import Operations, tally
 
+# See frameworks.About.
+ABOUT = {"backends": ("ring", "mpi", "nccl", "jaccl")}
 _STREAM_THREADS: set[int] = set()
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 

@@ -19,6 +19,8 @@ from measurement.errors import InputError
 from measurement.framework import Alone, check_fit
 from measurement.operations import Operations, tally
 
+# See frameworks.About.
+ABOUT = {"package": "torch", "backends": ("gloo", "nccl")}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

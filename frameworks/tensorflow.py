@@ -19,6 +19,13 @@ from measurement.errors import InputError
 from measurement.framework import Alone, check_fit
 from measurement.operations import Operations, tally
 
+# See frameworks.About.
+ABOUT = {
+    "distributions": ("tensorflow", "keras", "ml-dtypes"),
+    "settings": ("TF_DETERMINISTIC_OPS", "TF_ENABLE_ONEDNN_OPTS"),
+    "cuda_extra": "and-cuda",
+    "products": "oneDNN and Eigen",
+}
 _DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from collections.abc import Callable
@@ -45,24 +46,38 @@ def rng() -> np.random.Generator:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test that needs TensorFlow's environment waits until it is made: 600 MB of download."""
+    """The first test that needs a framework's own environment waits until it is made: TensorFlow's is
+    600 MB of download."""
     for item in items:
-        if "in_tensorflow" in getattr(item, "fixturenames", ()):
+        if {"in_environment", "in_tensorflow"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.timeout(1800))
 
 
 @pytest.fixture(scope="session")
-def in_tensorflow(
+def in_environment(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """in_tensorflow("-m", "pytest", ...): Python with those words in TensorFlow's own environment,
-    which is made in the user's cache by the first test that needs it."""
-    try:
-        python = environment.python("tensorflow")
-    except InputError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+    """in_environment("jax", "-m", "pytest", ...): Python with those words in a framework's own
+    environment, which is made in the user's cache by the first test that needs it."""
     lent = tmp_path_factory.mktemp("lent")
     own_environment.lend(lent)
-    return lambda *words: own_environment.run(python, lent, *words)
+
+    def run(framework: str, *words: str) -> subprocess.CompletedProcess[str]:
+        try:
+            python = environment.python(framework)
+        except InputError as error:
+            if os.environ.get("CI") == "true":
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+        return own_environment.run(python, lent, *words)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def in_tensorflow(
+    in_environment: Callable[..., subprocess.CompletedProcess[str]],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`in_environment` of TensorFlow; skips where that cannot be made."""
+    in_environment("tensorflow", "-c", "")
+    return functools.partial(in_environment, "tensorflow")

@@ -10,7 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # What the tests import and a framework's own environment lacks; all are written in Python alone.
-_BORROWED = ("pytest", "pytest-timeout", "pluggy", "iniconfig", "hypothesis", "sortedcontainers")
+_BORROWED = (
+    "pytest", "pytest-timeout", "pluggy", "iniconfig", "pygments", "hypothesis", "sortedcontainers",
+)  # fmt: skip
 
 
 def _parts() -> Iterator[Path]:

@@ -133,7 +133,7 @@ def test_a_trained_model_is_evaluated_without_training(
     """As the seeds' --eval: the quality that the training ended with, from its saved weights."""
     trained = trial("transformer_lm", "mlx", "--epochs", "1")
     (folder,) = (path.parent for path in Path("mlruns/records").glob("*/weights.safetensors"))
-    for framework in models.frameworks("transformer_lm"):
+    for framework in here("transformer_lm"):
         run = trial("transformer_lm", framework, "--mode", "infer", "--checkpoint", str(folder))
         assert run.data.metrics["eval/perplexity"] == pytest.approx(
             trained.data.metrics["eval/perplexity"], rel=1e-4
@@ -144,7 +144,7 @@ def test_a_trained_model_is_evaluated_without_training(
         assert not run.outputs.model_outputs
 
 
-@pytest.mark.parametrize("framework", models.frameworks("mnist"))
+@pytest.mark.parametrize("framework", here("mnist"))
 def test_a_trial_without_enough_memory_is_a_flagged_run(
     store: Path,
     framework: str,

@@ -40,7 +40,10 @@ PARAMS = [
 TAGS = ["machine", "parity", "receipt", "tf32", "flags", "arm"]
 
 
-@pytest.fixture(scope="module", params=models.frameworks("mnist"))
+@pytest.fixture(
+    scope="module",
+    params=[f for f in models.frameworks("mnist") if f not in frameworks.OWN_ENVIRONMENT],
+)
 def trial(request: pytest.FixtureRequest, module_store: Path) -> Run:
     """The run of one smoke trial of each framework."""
     if not frameworks.available(request.param):

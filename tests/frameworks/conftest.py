@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
-from networks import NAMES, PARTS, SHAPES
+from networks import NAMES, SHAPES, parts_of
 
 import frameworks
 from measurement.errors import InputError
@@ -27,8 +27,8 @@ def framework(name, request) -> Framework:
 
 
 @pytest.fixture
-def parts(name) -> SimpleNamespace:
-    return PARTS[name]()
+def parts(name) -> ModuleType:
+    return parts_of(name)
 
 
 @pytest.fixture

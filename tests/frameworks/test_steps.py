@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import NAMES, PARTS, SHAPES, plain
+from networks import NAMES, SHAPES, parts_of, plain
 
 import frameworks
 
@@ -74,7 +74,7 @@ def test_prediction_sees_parameters_that_change(framework, parts, values, rng, c
 def test_prediction_records_no_gradient():
     if "pytorch" not in NAMES:
         pytest.skip("PyTorch is not installed")
-    framework, parts = frameworks.load("pytorch", "cpu"), PARTS["pytorch"]()
+    framework, parts = frameworks.load("pytorch", "cpu"), parts_of("pytorch")
     predict = framework.compile_predict(lambda m, x: m(x), parts.Net(), False)
     assert not predict(framework.put(np.zeros((1, 3), np.float32))).requires_grad
 
@@ -159,9 +159,10 @@ def test_a_cpu_has_no_device_peak_and_a_gpu_a_rising_one(framework):
     if framework.device == "cpu":
         assert before is None
         return
-    held = framework.put(np.zeros((1024, 1024), np.float32))
+    # More than there ever was: XLA's peak is that of the process.
+    held = framework.put(np.zeros((before >> 2) + (1 << 20), np.float32))
     framework.wait(held)
-    assert framework.device_peak_bytes() - before >= held.nbytes
+    assert framework.device_peak_bytes() - before >= 4 << 20
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,62 +1,24 @@
-"""TensorFlow's adapter: here it is started in its own environment, there its tests run."""
+"""TensorFlow's adapter, in its own environment: see test_own_environments.py."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
-from networks import PARTS
+from networks import parts_of
 
 import frameworks
 
-HERE = Path(__file__).parent
 there = pytest.mark.skipif(
     not frameworks.available("tensorflow"),
-    reason="runs in TensorFlow's own environment, by the first test of this file",
+    reason="runs in TensorFlow's own environment, by test_own_environments.py",
 )
-
-
-@pytest.mark.skipif(frameworks.available("tensorflow"), reason="this is that environment")
-def test_every_promise_of_an_adapter_is_kept_in_its_environment(
-    in_tensorflow: Callable[..., subprocess.CompletedProcess[str]],
-) -> None:
-    # without the options of pyproject.toml: pytest-xdist is not among that environment's packages
-    done = in_tensorflow("-m", "pytest", "-o", "addopts=-q --strict-markers", str(HERE), "-rs")
-    assert done.returncode == 0, done.stdout + done.stderr
-    reasons = ("PyTorch", "MLX", "GPU", "that environment", "empty parameter set")
-    skipped = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
-    assert not [line for line in skipped if not any(reason in line for reason in reasons)], (
-        done.stdout
-    )
-
-
-@there
-@pytest.mark.parametrize("threads", [1, 2])
-def test_threads_are_set_before_the_first_operation(threads: int) -> None:
-    code = (
-        "import frameworks; f = frameworks.load('tensorflow', 'cpu', threads={0}); f.matmul(8)();"
-        "n = f.numerics(); print(n['pool_threads'], n['blas_threads'], n['blas_name'])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code.format(threads)],
-        cwd=HERE.parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split()[:2] == [str(threads)] * 2
-    assert "eigen" in done.stdout.split()[2]
 
 
 @there
 def test_parameters_take_the_adapters_type_and_keep_their_variables_after_that() -> None:
     """A compiled step holds on to the variables that it began with."""
     framework = frameworks.load("tensorflow", "cpu", "bfloat16")
-    model = PARTS["tensorflow"]().Net()
+    model = parts_of("tensorflow").Net()
     values = {name: np.ones(p.shape, np.float32) for name, p in model.named_parameters()}
     framework.write_parameters(model, values)
     first = dict(model.named_parameters())

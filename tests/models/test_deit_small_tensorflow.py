@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tensorflow_cases import initial, read_evidence
+from own_cases import initial, read_evidence
 from test_adamw_rate import RATE, closed_form
 from test_deit_small_broken import BROKEN, GRADIENT, LOSS, OUTPUT, UPDATE
 from twins import assert_equal, config_of, evidence, needs_all, session
@@ -142,7 +142,8 @@ def done(
 ) -> Path:
     """The folder with one folder per case."""
     place = tmp_path_factory.mktemp("cases")
-    (place / "cases.json").write_text(json.dumps(cases()))
+    asked = {n: {"workload": WORKLOAD, "framework": "tensorflow", **c} for n, c in cases().items()}
+    (place / "cases.json").write_text(json.dumps(asked))
     script = Path(__file__).with_name("tensorflow_cases.py")
     run = in_tensorflow(str(script), str(place / "cases.json"), str(place))
     assert run.returncode == 0, run.stdout + run.stderr[-3000:]

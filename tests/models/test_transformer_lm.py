@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from twins import config_of, needs_all, session
+from twins import config_of, here, needs_all, session
 
-import models
 from measurement.errors import InputError
 from models import download
 from models.transformer_lm import data
@@ -221,7 +220,7 @@ def test_unknown_data_sets_are_named():
 
 @needs_all
 def test_the_loss_is_the_mean_over_words_and_the_score_the_sum_of_a_sequence():
-    for name in models.frameworks(WORKLOAD):
+    for name in here(WORKLOAD):
         opened = session(WORKLOAD, name, config_of(WORKLOAD))
         framework, twin = opened.framework, opened.twin
         batch = opened.test[0]
@@ -241,7 +240,7 @@ def test_the_loss_is_the_mean_over_words_and_the_score_the_sum_of_a_sequence():
 
 
 @needs_all
-@pytest.mark.parametrize("name", models.frameworks(WORKLOAD))
+@pytest.mark.parametrize("name", here(WORKLOAD))
 def test_no_word_sees_a_later_one(name):
     opened = session(WORKLOAD, name, config_of(WORKLOAD))
     inputs = opened.test_items[:1].copy()
@@ -256,7 +255,7 @@ def test_no_word_sees_a_later_one(name):
 
 
 @needs_all
-@pytest.mark.parametrize("name", models.frameworks(WORKLOAD))
+@pytest.mark.parametrize("name", here(WORKLOAD))
 def test_the_first_steps_follow_the_formula_of_adamw(name):
     """Two steps in NumPy, float64: the first has rate 0, the second a share of the warm-up."""
     config = config_of(WORKLOAD, warmup_steps=2, learning_rate=0.01, weight_decay=0.1)
@@ -280,7 +279,7 @@ def test_the_first_steps_follow_the_formula_of_adamw(name):
 
 
 @needs_all
-@pytest.mark.parametrize("name", models.frameworks(WORKLOAD))
+@pytest.mark.parametrize("name", here(WORKLOAD))
 def test_small_updates_add_up_in_bfloat16(name):
     """A rate that is below half a unit in the last place of most weights still moves them."""
     config = config_of(WORKLOAD, learning_rate=2e-5, warmup_steps=1)

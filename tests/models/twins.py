@@ -33,10 +33,8 @@ PAIRS = [
     for twin in models.frameworks(workload)
     if twin != REFERENCE
 ]
-# A framework with an environment of its own is compared there: see tensorflow_cases.py.
-ELSEWHERE = pytest.mark.skip(
-    reason="has an environment of its own: see test_deit_small_tensorflow.py"
-)
+# A framework with an environment of its own is compared there: see own_cases.py.
+ELSEWHERE = pytest.mark.skip(reason="has an environment of its own, where own_cases.py compares it")
 
 
 def here(workload: str) -> list[str]:
