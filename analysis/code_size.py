@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.findings import ArmSummary
-from analysis.page import Grid
+from analysis.findings import ArmSummary, Grid
 from tracking.names import CODE, METRICS
 
 TITLE = "Size of the code"
@@ -28,6 +27,18 @@ def grid(arms: Sequence[ArmSummary]) -> Grid | None:
     if not rows:
         return None
     return Grid(("framework", *(METRICS[name].label for name in CODE)), tuple(rows.values()))
+
+
+def lines_of_code(arms: Sequence[ArmSummary]) -> list[tuple[str, float, float]]:
+    """(framework, source lines of its twin, lines that it uses of models/layers), each once."""
+    found: dict[str, tuple[str, float, float]] = {}
+    for arm in arms:
+        framework = arm.condition.get("framework", arm.name)
+        if "code/source_lines" in arm.values:
+            own = arm.values["code/source_lines"][0]
+            shared = arm.values.get("code/shared_source_lines", (0.0,))[0]
+            found.setdefault(framework, (framework, own, shared))
+    return list(found.values())
 
 
 def _cell(arm: ArmSummary, name: str) -> str:

@@ -10,11 +10,14 @@ import numpy as np
 
 from analysis import (
     conditions,
+    curves,
+    equal_work,
     fairness,
     flags,
     provenance,
     recorded,
     repeats,
+    roofline,
     statistics,
     stopping,
     wording,
@@ -171,6 +174,11 @@ def analyse(
         targets=targets(table, arrived, rng),
         notes=_notes(table, found),
         trials=tuple(records(table, table.known(SHOWN))),
+        curves=curves.trace(table, around.samples),
+        roofs=roofline.trace(table),
+        done=equal_work.done(table),
+        proofs=equal_work.proofs(table),
+        machine=dict(table.trials()[0].facts),
     )
 
 

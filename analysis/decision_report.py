@@ -6,9 +6,9 @@ from typing import Any
 
 from analysis import wording
 from analysis.answers import CERTAINTIES, INDICATED, SAME, SHOWN, Answer, Decision
+from analysis.cells import limits_cell, outcome_word
 from analysis.findings import Comparison
 from analysis.page import Grid, Page, Section
-from analysis.report import limits_cell, outcome_word
 from analysis.units import quantity
 from tracking.names import METRICS
 

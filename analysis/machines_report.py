@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis import wording
+from analysis.cells import ratio_cell, resolution_cell
 from analysis.machines import Across, Group, Member, Question
 from analysis.machines_figures import forest
 from analysis.page import Grid, Page, Section
-from analysis.report import ratio_cell, resolution_cell
 
 _TITLE_KEYS = ("device", "dtype", "threads")
 

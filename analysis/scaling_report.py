@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from analysis import wording
+from analysis.cells import conditions, limits_cell, outcome_word, ratio_cell, resolution_cell
 from analysis.findings import Comparison, Drawing, Findings
 from analysis.flags import Flag
 from analysis.page import Grid, Page, Section
-from analysis.report import conditions, limits_cell, outcome_word, ratio_cell, resolution_cell
 from analysis.scaling import RATE, Gain, Scaling, Whole, ranks_text
 from analysis.scaling_figures import EFFICIENCY, STEP, THROUGHPUT
 from analysis.scaling_jobs import RANK, Job, Share

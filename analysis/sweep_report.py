@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis import wording
+from analysis.cells import conditions, outcome_word, ratio_cell, resolution_cell, target_line
 from analysis.findings import Comparison, Drawing, Findings
 from analysis.flags import Flag
 from analysis.page import Grid, Page, Section
-from analysis.report import conditions, outcome_word, ratio_cell, resolution_cell, target_line
 from analysis.sweep import Curve, Sweep, medians, number
 from analysis.units import quantity
 

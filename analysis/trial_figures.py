@@ -1,196 +1,287 @@
-"""Figures of single trials: phases of a generation, times by trial, latency. Shows, sums nothing."""
+"""Figures of single trials and arms, wide or for a phone. They show what was found and sum nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.findings import Findings
-from analysis.style import MARKERS, Theme, log_if_wide, plain_log
+from analysis import wording
+from analysis.findings import Distribution, Findings, Learning, Rates, Roof, Spans
+from analysis.style import MANY, MARKERS, Theme, log_if_wide
 from analysis.units import quantity, scale
+from analysis.vector import bare_rows, legend, legend_height, number_axis, panels, sheet
 from tracking.names import METRICS
 
-Samples = Mapping[str, Mapping[str, np.ndarray]]  # run id -> series -> values
-
-PHASES = (
-    "inference/first_token_seconds",
-    "inference/prefill_tokens_per_second",
-    "inference/encode_seconds",
-    "inference/decode_seconds",
-    "inference/decode_tokens_per_second",
-    "inference/token_seconds_p50",
-    "inference/real_time_factor",
-)
-"""What a generation is made of; decoding is never mixed with what goes before it."""
-
-PARTS = (
-    "switch/first_device_seconds",
-    "switch/second_device_seconds",
-    "switch/transfer_seconds",
-    "switch/loop_seconds_p50",
-)
-"""What a loop over two devices is made of, and the loop."""
+LINES = ("-", "--", "-.", ":")
+Look = dict[str, tuple[str, str, Any]]  # arm -> (colour, marker, line)
 
 
-def arms(findings: Findings, theme: Theme) -> list[tuple[str, str, str]]:
-    """(arm, colour, marker) in the order of the study."""
-    return [
-        (arm.name, theme.arms[i % len(theme.arms)], MARKERS[i % len(MARKERS)])
-        for i, arm in enumerate(findings.arms)
-    ]
+def look(arms: Sequence[str], theme: Theme) -> Look:
+    """How each arm is drawn, in every figure of a study: told apart without colours too."""
+    return {
+        arm: (
+            theme.arms[i % len(theme.arms)],
+            MARKERS[i % len(MARKERS)],
+            LINES[i % len(LINES)],
+        )
+        for i, arm in enumerate(arms)
+    }
 
 
-def has(samples: Samples, name: str) -> bool:
-    """Did any trial keep samples of that name?"""
-    return any(len(series.get(name, ())) for series in samples.values())
-
-
-def phases(findings: Findings, names: Sequence[str], theme: Theme) -> Figure:
-    """One panel a phase: a dot a trial, the median of each arm with its value beside it."""
-    rows = -(-len(names) // 2)
-    height = 0.9 + 0.34 * len(findings.arms)
-    figure, grid = plt.subplots(
-        rows, 2, figsize=(10, 0.3 + height * rows), sharey=True, squeeze=False
-    )
-    shown = arms(findings, theme)
-    for axes, name in zip(grid.flat, names, strict=False):
-        about = METRICS[name]
-        values = [t[name] for t in findings.trials if t[name] is not None]
-        divisor, unit = scale(float(np.median(values)), about.unit)
-        for row, (arm, colour, marker) in enumerate(shown):
-            found = [t[name] / divisor for t in findings.trials if t["arm"] == arm and t[name]]
-            if not found:
-                continue
-            axes.plot(
-                found, [row + 0.16] * len(found), "o", color=colour, markersize=3.2, alpha=0.5
-            )
-            middle = findings.arms[row].values[name][0]
-            axes.plot(middle / divisor, row - 0.06, marker, color=colour, markersize=7)
-            axes.annotate(
-                quantity(middle, about.unit),
-                (1.02, row),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                fontsize=8.5,
-            )
-        axes.locator_params(axis="x", nbins=6)
-        log_if_wide(axes, "x", min(values), max(values))
-        axes.set_title(about.label, loc="left", fontsize=9.5)
-        axes.set_xlabel(f"{unit} ({about.better} is better)".strip())
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x", linewidth=0.6)
-        axes.set_axisbelow(True)
-    for axes in grid[:, 0]:
-        axes.set_yticks(range(len(shown)), [arm for arm, _, _ in shown])
-    for axes in grid.flat[len(names) :]:
-        axes.set_visible(False)
+def dots(findings: Findings, names: Sequence[str], theme: Theme) -> Figure:
+    """A panel a metric: a dot a trial, the median of each arm with its value beside its name."""
+    most = max(sum(name in arm.values for arm in findings.arms) for name in names)
+    figure, grid = panels(theme, len(names), 0.46 * most + 0.1)
+    for axes, name in zip(grid, names, strict=True):
+        _dots(axes, findings, name, theme)
     return figure
 
 
-def by_trial(
-    findings: Findings, samples: Mapping[str, Iterable[float]], what: str, theme: Theme
-) -> Figure:
-    """Every span of every trial beside its pair; samples: run id -> seconds."""
-    figure, axes = plt.subplots(figsize=(9, 4.2))
-    shown = arms(findings, theme)
-    values = [v for series in samples.values() for v in series]
-    divisor, unit = scale(float(np.median(values)), "s")
-    offsets = np.linspace(-0.32, 0.32, len(shown)) if len(shown) > 1 else np.zeros(1)
-    for (arm, colour, marker), offset in zip(shown, offsets, strict=True):
-        trials = [t for t in findings.trials if t["arm"] == arm and t["run_id"] in samples]
-        series = [(t["pair"], samples[t["run_id"]]) for t in trials]
-        x = [pair + offset for pair, times in series for _ in times]
-        y = [seconds / divisor for _, times in series for seconds in times]
+def _dots(axes: Axes, findings: Findings, name: str, theme: Theme) -> None:
+    about, looks = METRICS[name], look([arm.name for arm in findings.arms], theme)
+    shown = [arm for arm in findings.arms if name in arm.values]
+    divisor, unit = scale(shown[0].values[name][0], about.unit)
+    for row, arm in enumerate(shown):
+        colour, marker, _ = looks[arm.name]
+        found = [t[name] / divisor for t in findings.trials if t["arm"] == arm.name and t.get(name)]
         axes.plot(
-            x, y, marker, color=colour, markersize=5, alpha=0.75, label=arm, markeredgewidth=0
-        )
-    log_if_wide(axes, "y", min(values), max(values))
-    pairs = sorted({t["pair"] for t in findings.trials})
-    step = max(1, len(pairs) // 20)
-    axes.set_xticks(pairs[::step])
-    for pair in pairs[1:]:
-        axes.axvline(pair - 0.5, color=theme.faint, linewidth=0.5)
+            found, np.full(len(found), row + 0.22), "o", color=colour, markersize=3, alpha=0.6,
+            markeredgewidth=0, rasterized=len(found) > MANY,
+        )  # fmt: skip
+        axes.plot(arm.values[name][0] / divisor, row + 0.02, marker, color=colour, markersize=6.5)
+        axes.text(
+            0, row - 0.16, f"{arm.name}: {quantity(arm.values[name][0], about.unit)}",
+            transform=axes.get_yaxis_transform(), va="bottom", fontsize=8.8, color=theme.ink,
+        )  # fmt: skip
+    axes.locator_params(axis="x", nbins=5)
+    axes.margins(x=0.04)
+    low, high = (pick(arm.values[name][i] for arm in shown) for pick, i in ((min, 1), (max, 2)))
+    log_if_wide(axes, "x", low / divisor, high / divisor)
+    bare_rows(axes, len(shown))
+    axes.set_title(about.label[0].upper() + about.label[1:], loc="left", fontsize=9.5, pad=3)
+    better = f"{about.better} is better" if about.better else ""
+    axes.set_xlabel("; ".join(filter(None, (unit, better))), fontsize=8.5)
+
+
+def by_trial(spans: Sequence[Spans], arms: Sequence[str], what: str, theme: Theme) -> Figure:
+    """Every span of every trial beside its pair."""
+    looks, labels = look(arms, theme), [one.arm for one in spans]
+    figure, axes = sheet(theme, 2.9, left=0.62, top=legend_height(labels, theme), bottom=0.5)
+    divisor, unit = scale(spans[0].every.median, "s")
+    offsets = np.linspace(-0.32, 0.32, len(spans)) if len(spans) > 1 else np.zeros(1)
+    for one, offset in zip(spans, offsets, strict=True):
+        colour, marker, _ = looks[one.arm]
+        x = [pair + offset for pair, seconds in one.trials for _ in seconds]
+        y = [value / divisor for _, seconds in one.trials for value in seconds]
+        axes.plot(
+            x, y, marker, color=colour, markersize=4, alpha=0.75, label=one.arm,
+            markeredgewidth=0, linestyle="none", rasterized=len(x) > MANY,
+        )  # fmt: skip
+    low, high = min(one.every.low for one in spans), max(one.every.high for one in spans)
+    log_if_wide(axes, "y", low / divisor, high / divisor)
+    pairs = sorted({pair for one in spans for pair, _ in one.trials})
+    axes.set_xticks(pairs[:: max(1, len(pairs) // (8 if theme.narrow else 20))])
+    if len(pairs) <= 60:
+        for pair in pairs[1:]:
+            axes.axvline(pair - 0.5, color=theme.faint, linewidth=0.5)
     axes.set_xlabel("pair (each arm once, in random order)")
     axes.set_ylabel(f"{what} ({unit})")
     axes.grid(axis="y", linewidth=0.6)
-    figure.legend(loc="outside upper left", ncols=3)
+    legend(figure, axes, theme)
     return figure
 
 
-def latency(findings: Findings, samples: Samples, name: str, what: str, theme: Theme) -> Figure:
-    """Share of the calls of each trial that took no longer; name: of the samples."""
-    figure, axes = plt.subplots(figsize=(9, 4.2))
-    values = np.concatenate(
-        [series[name] for series in samples.values() if len(series.get(name, ()))]
-    )
-    divisor, unit = scale(float(np.median(values)), "s")
-    for index, (arm, colour, _) in enumerate(arms(findings, theme)):
-        label: str | None = arm
-        for trial in findings.trials:
-            calls = samples.get(trial["run_id"], {}).get(name, ())
-            if trial["arm"] == arm and len(calls):
-                axes.ecdf(
-                    np.asarray(calls) / divisor,
-                    color=colour,
-                    linewidth=1.2,
-                    alpha=0.8,
-                    linestyle=("-", "--", "-.", ":")[index % 4],
-                    label=label,
-                )
-                label = None
+def latency(
+    found: Sequence[Distribution],
+    p90: dict[str, float],
+    arms: Sequence[str],
+    what: str,
+    theme: Theme,
+) -> Figure:
+    """Share of calls that took no longer: the median trial of each arm, from the quickest to the
+    slowest trial as a band, and its p90 (arm -> seconds)."""
+    looks, labels = look(arms, theme), [one.arm for one in found]
+    figure, axes = sheet(theme, 2.9, left=0.62, top=legend_height(labels, theme), bottom=0.55)
+    divisor, unit = scale(float(found[0].seconds[len(found[0].seconds) // 2]), "s")
+    for one in found:
+        colour, marker, line = looks[one.arm]
+        low, high, middle = (np.array(v) / divisor for v in (one.low, one.high, one.seconds))
+        axes.fill_betweenx(one.shares, low, high, color=colour, alpha=0.16, linewidth=0)
+        axes.plot(middle, one.shares, color=colour, linewidth=1.7, linestyle=line, label=one.arm)
+        if one.arm in p90:
+            axes.plot(p90[one.arm] / divisor, 0.9, marker, color=colour, markersize=6.5)
+    axes.axhline(0.9, color=theme.faint, linewidth=1)
     axes.set_xscale("log")
-    plain_log(axes.xaxis, values.max() / values.min())
-    axes.set_xlabel(f"latency of {what} ({unit}, logarithmic)")
+    seen = [value / divisor for one in found for value in (*one.low, *one.high) if value > 0]
+    number_axis(axes.xaxis, max(seen) / min(seen))
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel(
+        f"latency of {what} ({unit}, logarithmic)" + ("" if theme.narrow else "; marks: p90")
+    )
     axes.set_ylabel("share within that time")
     axes.grid(linewidth=0.6)
-    figure.legend(loc="outside upper left", ncols=3)
+    legend(figure, axes, theme)
     return figure
 
 
-Rates = Mapping[str, Mapping[int, float]]  # run id -> batch size -> items a second
+def learning(
+    found: Sequence[Learning], metric: str, target: float, arms: Sequence[str], theme: Theme
+) -> Figure:
+    """Quality after each epoch over training time: medians over the trials, and their ranges."""
+    about, looks, labels = METRICS[metric], look(arms, theme), [one.arm for one in found]
+    figure, axes = sheet(theme, 2.9, left=0.68, top=legend_height(labels, theme), bottom=0.5)
+    for one in found:
+        colour, marker, line = looks[one.arm]
+        x = [middle.median for middle in one.seconds]
+        y = [middle.median for middle in one.quality]
+        axes.errorbar(
+            x, y,
+            xerr=[[m.median - m.low for m in one.seconds], [m.high - m.median for m in one.seconds]],
+            yerr=[[m.median - m.low for m in one.quality], [m.high - m.median for m in one.quality]],
+            color=colour, marker=marker, linestyle=line, markersize=5, linewidth=1.5,
+            elinewidth=0.9, label=one.arm,
+        )  # fmt: skip
+    if target > 0:
+        axes.axhline(target, color=theme.ink, linewidth=1, linestyle=(0, (2, 2)))
+        axes.annotate(
+            "target", (1, target), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+            fontsize=8.5, color=theme.ink,
+        )  # fmt: skip
+    times = [m for one in found for m in one.seconds]
+    log_if_wide(axes, "x", min(m.low for m in times), max(m.high for m in times))
+    axes.set_xlabel("training time (s)")
+    axes.set_ylabel(about.label)
+    axes.grid(linewidth=0.6)
+    legend(figure, axes, theme)
+    return figure
 
 
-def _medians(findings: Findings, rates: Rates, arm: str) -> dict[int, float]:
-    """Batch size -> median over the trials of an arm."""
-    found: dict[int, list[float]] = {}
-    for trial in findings.trials:
-        if trial["arm"] == arm:
-            for size, rate in rates.get(trial["run_id"], {}).items():
-                found.setdefault(size, []).append(rate)
-    return {size: float(np.median(values)) for size, values in sorted(found.items())}
-
-
-def batches_in_words(findings: Findings, rates: Rates) -> str:
-    """What the picture shows, for those who do not see it."""
-    return "; ".join(
-        f"{arm.name} "
-        + ", ".join(f"{rate:,.4g} in batches of {size}" for size, rate in medians.items())
-        for arm in findings.arms
-        if (medians := _medians(findings, rates, arm.name))
+def waiting(findings: Findings, theme: Theme) -> Figure:
+    """Kaplan-Meier curves: the share of trials that have not reached the target."""
+    arms = [arm.name for arm in findings.arms]
+    looks = look(arms, theme)
+    found = [(arm, findings.arrivals[arm, "s"]) for arm in arms if (arm, "s") in findings.arrivals]
+    labels = [
+        f"{arm}: {a.arrived} of {a.n}, median {wording.time_text(a.median, 's')}"
+        for arm, a in found
+    ]
+    figure, axes = sheet(theme, 2.7, left=0.62, top=legend_height(labels, theme), bottom=0.5)
+    for (arm, a), label in zip(found, labels, strict=True):
+        colour, _, line = looks[arm]
+        axes.step(
+            [0.0, *a.times], [1.0, *a.waiting], where="post", color=colour, linewidth=1.8,
+            linestyle=line, label=label,
+        )  # fmt: skip
+        if a.budgets:
+            axes.plot(
+                a.budgets, [a.waiting[-1]] * len(a.budgets), "|", color=colour, markersize=12,
+                markeredgewidth=2,
+            )  # fmt: skip
+    axes.set_ylim(-0.03, 1.05)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(
+        "training time (s)"
+        + ("" if theme.narrow else "; upright strokes: stopped without arriving")
     )
+    axes.set_ylabel("share not yet there")
+    axes.grid(linewidth=0.6)
+    legend(figure, axes, theme)
+    return figure
 
 
-def by_batch(findings: Findings, rates: Rates, theme: Theme) -> Figure:
+def by_batch(found: Sequence[Rates], arms: Sequence[str], theme: Theme) -> Figure:
     """A line an arm through its medians, a dot a trial."""
-    figure, axes = plt.subplots(figsize=(9, 4.2))
-    for arm, colour, marker in arms(findings, theme):
-        for trial in findings.trials:
-            if trial["arm"] == arm and (found := rates.get(trial["run_id"])):
-                axes.plot(list(found), list(found.values()), "o", color=colour, ms=3, alpha=0.5)
-        medians = _medians(findings, rates, arm)
-        axes.plot(list(medians), list(medians.values()), marker=marker, color=colour, label=arm)
-    sizes = sorted({size for found in rates.values() for size in found})
+    looks, labels = look(arms, theme), [one.arm for one in found]
+    figure, axes = sheet(theme, 2.9, left=0.78, top=legend_height(labels, theme), bottom=0.5)
+    for one in found:
+        colour, marker, line = looks[one.arm]
+        for size, rates in zip(one.sizes, one.trials, strict=True):
+            axes.plot(
+                [size] * len(rates), rates, "o", color=colour, markersize=3, alpha=0.5,
+                markeredgewidth=0, rasterized=len(rates) > MANY,
+            )  # fmt: skip
+        axes.plot(
+            one.sizes, [rate.median for rate in one.rates], marker=marker, color=colour,
+            linestyle=line, label=one.arm,
+        )  # fmt: skip
+    sizes = sorted({size for one in found for size in one.sizes})
     axes.set_xscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
-    values = [rate for found in rates.values() for rate in found.values()]
-    log_if_wide(axes, "y", min(values), max(values))
+    rates = [rate for one in found for rate in one.rates]
+    log_if_wide(axes, "y", min(rate.low for rate in rates), max(rate.high for rate in rates))
     axes.set_xlabel("batch size (logarithmic)")
     axes.set_ylabel("items/s (higher is better)")
     axes.grid(linewidth=0.6)
-    figure.legend(loc="outside upper left", ncols=3)
+    legend(figure, axes, theme)
+    return figure
+
+
+def roofline(roofs: Sequence[Roof], arms: Sequence[str], theme: Theme) -> Figure:
+    """A row an arm: what it achieved, up to the fastest product that its framework did here."""
+    shown = [roof for roof in roofs if roof.achieved]
+    looks = look(arms, theme)
+    figure, axes = sheet(theme, (0.62 if theme.narrow else 0.5) * len(shown) + 0.1)
+    top = max(m.median for roof in shown for m in (roof.achieved, roof.ceiling) if m)
+    divisor, unit = scale(top, "FLOP/s")
+    seen = []
+    for row, roof in enumerate(shown):
+        assert roof.achieved is not None
+        colour, marker, _ = looks[roof.arm]
+        low, middle, high = (
+            v / divisor for v in (roof.achieved.low, roof.achieved.median, roof.achieved.high)
+        )
+        seen += [low, high]
+        if roof.ceiling:
+            edge = roof.ceiling.median / divisor
+            axes.plot([middle, edge], [row + 0.15] * 2, color=theme.faint, linewidth=2)
+            axes.plot([edge] * 2, [row, row + 0.3], color=colour, linewidth=3)
+            seen.append(edge)
+        axes.plot([low, high], [row + 0.15] * 2, color=colour, linewidth=2.6)
+        axes.plot(middle, row + 0.15, marker, color=colour, markersize=6.5)
+        axes.text(
+            0, row - 0.14, roof_words(roof, "\n" if theme.narrow else " "), transform=axes.get_yaxis_transform(),
+            va="bottom", fontsize=8.8, linespacing=1.25, color=theme.ink,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlim(min(seen) / 1.3, max(seen) * 1.3)
+    number_axis(axes.xaxis, max(seen) / min(seen))
+    bare_rows(axes, len(shown))
+    axes.set_xlabel(f"{unit} (logarithmic); upright bar: ceiling", fontsize=8.5)
+    return figure
+
+
+def roof_words(roof: Roof, between: str = " ") -> str:
+    """'mlx: 2.3 GFLOP/s of 119 GFLOP/s (1.9 %)'."""
+    assert roof.achieved is not None
+    text = quantity(roof.achieved.median, "FLOP/s")
+    if roof.ceiling and roof.fraction:
+        text += f" of {quantity(roof.ceiling.median, 'FLOP/s')}"
+        text += f" ({wording.percent(roof.fraction.median)})"
+    else:
+        text += ", no ceiling measured"
+    return f"{roof.arm}:{between}{text}"
+
+
+def bars(rows: Sequence[tuple[str, float, float]], theme: Theme) -> Figure:
+    """(name, own, shared) as stacked bars, their numbers beside the name."""
+    figure, axes = sheet(theme, 0.52 * len(rows) + 0.1)
+    for row, (name, own, shared) in enumerate(rows):
+        axes.barh(row + 0.15, own, 0.26, color=theme.arms[0], label="" if row else "own file")
+        axes.barh(
+            row + 0.15, shared, 0.26, left=own, color=theme.arms[6], hatch="///",
+            edgecolor=theme.arms[0], linewidth=0, label="" if row else "shared layers",
+        )  # fmt: skip
+        text = f"{name}: {own:.0f}" + (f" and {shared:.0f} of models/layers" if shared else "")
+        axes.text(
+            0, row - 0.08, text, transform=axes.get_yaxis_transform(), va="bottom", fontsize=8.8,
+            color=theme.ink,
+        )  # fmt: skip
+    bare_rows(axes, len(rows))
+    axes.set_xlim(left=0)
+    axes.set_xlabel("source lines; hatched: used of models/layers", fontsize=8.5)
     return figure

@@ -29,7 +29,8 @@ class Headline:
 
     comparison: with p, outcome and verdict adjusted over all studies of the report; None where the
     study has none, and `refused` says why. alone: the outcome in its own study. numbers: every
-    metric of that pairing as its study found it. condition: of the numerator, as it ran.
+    metric of that pairing as its study found it. itself: an arm against itself on the primary metric,
+    where the study has that. condition: of the numerator, as it ran.
     """
 
     study: str
@@ -41,6 +42,7 @@ class Headline:
     comparison: Comparison | None = None
     alone: str = "none"
     numbers: tuple[Comparison, ...] = ()
+    itself: Comparison | None = None
     refused: str = ""
 
     @property
@@ -129,6 +131,14 @@ def _headline(session: Session) -> Headline:
         comparison=asked,
         alone=asked.outcome,
         numbers=numbers,
+        itself=next(
+            (
+                c
+                for c in findings.comparisons
+                if c.role == "resolution" and c.metric == study.metric and c.ratio
+            ),
+            None,
+        ),
         refused=asked.refused or asked.not_measured or "",
     )
 

@@ -1,42 +1,35 @@
-"""Forest plots over workloads: one row a study, with its verdict or why there is none."""
+"""Forest plots over workloads: a row a study, and each study's machine against itself."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
-
-from analysis import wording
+from analysis import forest, wording
 from analysis.findings import Comparison, Drawing
-from analysis.report import ratio_cell
-from analysis.style import Theme, drawing, log_if_wide
+from analysis.forest import Line
+from analysis.vector import drawing
 from analysis.workloads import Headline, Workloads
 
-# outcome -> (marker, number of the colour): told apart without colours too
-_MARKS = {"better": ("D", 0), "worse": ("s", 1), "same": ("o", 5)}
-_OTHER = ("P", 6)
+MEMORY = "memory/process_peak_bytes"
 
 
 def draw(found: Workloads) -> list[Drawing]:
     """The first question of every study in one figure, and the same studies' peak memory."""
-    asked = [(headline, headline.comparison) for headline in found.headlines]
-    memory = [
-        (headline, next((c for c in headline.numbers if c.metric == MEMORY), None))
-        for headline in found.headlines
-    ]
+    count = len(found.headlines)
+    asked = _lines(found.headlines, lambda headline: headline.comparison, itself=True)
+    memory = _lines(found.headlines, _memory, itself=False)
     plans = (
         (
             "workloads",
             "What each study was made to ask: ratio of its primary metric",
-            f"Ratio and 95 % interval of each workload, p adjusted over {len(asked)} studies. ",
+            f"Forest plot: ratio and 95 % interval of each workload, p adjusted over {count} studies, and "
+            "of the machine against itself. ",
             asked,
         ),
         (
             "workloads_memory",
             "Peak memory of the process, same studies (not declared beforehand: a hint)",
-            "Ratio and 95 % interval of the peak memory of each workload. ",
+            "Forest plot: ratio and 95 % interval of the peak memory of each workload. ",
             memory,
         ),
     )
@@ -44,78 +37,42 @@ def draw(found: Workloads) -> list[Drawing]:
         drawing(
             name,
             title,
-            alt + " ".join(f"{h.workload}: {c.verdict if c else h.verdict}." for h, c in rows),
-            lambda theme, rows=rows: _forest(rows, theme),  # type: ignore[misc]
+            alt + " ".join(f"{line.title}: {_said(line)}." for line in lines),
+            lambda theme, lines=lines: forest.draw(lines, theme),  # type: ignore[misc]
+            forest.grid(lines, "study"),
         )
-        for name, title, alt, rows in plans
-        if any(c is not None and c.ratio is not None for _, c in rows)
+        for name, title, alt, lines in plans
+        if forest.drawable(lines)
     ]
 
 
-MEMORY = "memory/process_peak_bytes"
+def _memory(headline: Headline) -> Comparison | None:
+    return next((c for c in headline.numbers if c.metric == MEMORY), None)
 
 
-def _forest(rows: Sequence[tuple[Headline, Comparison | None]], theme: Theme) -> Figure:
-    figure, axes = plt.subplots(figsize=(10, 1.2 + 0.75 * len(rows)))
-    axes.axvline(1, color=theme.ink, linewidth=1)
-    seen, labels = [1.0], []
-    for row, (headline, c) in enumerate(rows):
-        labels.append(_label(headline, c))
-        axes.annotate(
-            _beside(headline, c),
-            (1.02, row),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8.5,
-            linespacing=1.35,
-        )
-        if c is None or c.ratio is None:
-            continue
-        marker, number = _MARKS.get(c.outcome, _OTHER)
-        colour = theme.arms[number]
-        within = (1 / (1 + c.margin), 1 + c.margin)
-        axes.fill_betweenx(
-            [row - 0.38, row + 0.38], *within, color=theme.faint, alpha=0.45, linewidth=0
-        )
-        pairs = [point.ratio for point in c.points]
-        axes.plot(pairs, [row + 0.22] * len(pairs), "o", color=colour, markersize=3, alpha=0.5)
-        seen += [c.ratio.estimate, *pairs, *within]
-        if c.ratio.low is not None and c.ratio.high is not None:
-            axes.plot([c.ratio.low, c.ratio.high], [row, row], color=colour, linewidth=2.6)
-            seen += [c.ratio.low, c.ratio.high]
-        axes.plot(c.ratio.estimate, row, marker=marker, markersize=7, color=colour)
-    log_if_wide(axes, "x", min(seen), max(seen))
-    axes.set_yticks(range(len(rows)), labels)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_xlabel(
-        "ratio; small dots: single pairs; bar: 95 % interval; band: the same within the margin"
-    )
-    return figure
+def _said(line: Line) -> str:
+    return line.comparison.verdict if line.comparison else line.why
 
 
-def _label(headline: Headline, c: Comparison | None) -> str:
-    """Workload, what is compared, and under which condition."""
-    if c is None:
-        return f"{headline.workload}\n{headline.place}"
-    better = f" ({c.better} is better)" if c.better else ""
-    return (
-        f"{headline.workload}, {headline.place}\n{c.numerator} / {c.denominator}\n{c.label}{better}"
-    )
+def _lines(
+    headlines: Sequence[Headline], asked: Callable[[Headline], Comparison | None], itself: bool
+) -> list[Line]:
+    lines = []
+    for headline in headlines:
+        c = asked(headline)
+        lines.append(Line(_title(headline, c), c, "" if c and c.ratio else _why(headline, c)))
+        if itself and headline.itself is not None:
+            title = f"{headline.workload}: {headline.itself.denominator} against itself"
+            lines.append(Line(title, headline.itself))
+    return lines
 
 
-def _beside(headline: Headline, c: Comparison | None) -> str:
-    if c is None or c.ratio is None:
-        why = f"no ratio: {headline.refused if c is None else c.refused or c.not_measured}"
-        return textwrap.fill(textwrap.shorten(why, 130, placeholder=" ..."), 44)
-    word = {"none": "no verdict"}.get(c.outcome, c.outcome)
-    if c.outcome == "same":
-        word = f"the same within {wording.percent(c.margin)}"
-    elif c.outcome in ("better", "worse"):
-        arms = c.numerator, c.denominator
-        verb = wording.verb(c.metric, c.outcome == "better")
-        word = textwrap.fill(f"{arms[0]} {verb} {arms[1]}", 44)
-    p = f", p {c.p:.2g}" if c.p is not None else ""
-    return f"{ratio_cell(c)}{p}\n{word}"
+def _title(headline: Headline, c: Comparison | None) -> str:
+    """Mode, workload, place, what is compared."""
+    subject = wording.subject(headline.mode, headline.workload)
+    place = f"{subject[0].upper()}{subject[1:]} ({headline.place})"
+    return f"{place}: {c.numerator} over {c.denominator}, {c.label}" if c else place
+
+
+def _why(headline: Headline, c: Comparison | None) -> str:
+    return f"no ratio: {headline.refused if c is None else c.refused or c.not_measured}"

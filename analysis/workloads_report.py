@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis import wording
+from analysis.cells import behind, outcome_word, ratio_cell
 from analysis.findings import ArmSummary, Comparison, Drawing
 from analysis.page import Grid, Page, Section
-from analysis.report import outcome_word, ratio_cell
 from analysis.units import quantity
 from analysis.workloads import Headline, Workloads
 from tracking.names import METRICS, QUALITIES
@@ -55,10 +55,10 @@ def page(found: Workloads, drawings: Sequence[Drawing], links: Mapping[str, str]
             f"{found.needed_pairs} pairs are the fewest that can answer one of so many."
         ),
         verdict=verdicts(found),
+        lead=tuple(drawings[:1]),
         sections=(
             Section(
                 title="Headlines",
-                drawings=tuple(drawings[:1]),
                 grid=_headlines(found),
                 points=found.notes,
             ),
@@ -78,8 +78,10 @@ def page(found: Workloads, drawings: Sequence[Drawing], links: Mapping[str, str]
 
 
 def verdicts(found: Workloads) -> tuple[str, ...]:
-    """One sentence a study."""
-    return tuple(f"{_subject(h)}: {h.verdict}." for h in found.headlines)
+    """One sentence a study, then its pairs and flags."""
+    return tuple(
+        f"{_subject(h)}: {h.verdict}. {behind(h.comparison)}".rstrip() for h in found.headlines
+    )
 
 
 def _subject(h: Headline) -> str:

@@ -29,7 +29,6 @@ from analysis import (
 )
 from analysis.findings import Drawing, Findings
 from analysis.machines import Asked, across
-from analysis.recorded import Samples
 from analysis.sessions import SEED, Session, session
 from entrypoints import installed, terminal
 from entrypoints.folder import write_report
@@ -216,7 +215,7 @@ def _write(one: Session, folder: Path, every_metric: bool) -> Analysis:
         written = _swept(findings, swept, every_metric)
         tables["crossings.csv"] = sweep.records(findings, swept)
     else:
-        written = _compared(findings, one.around.samples, every_metric)
+        written = _compared(findings, every_metric)
     study = findings.study
     write_report(folder, study.run_id, written.files, tables, written.drawings)
     design = {
@@ -239,11 +238,11 @@ class _Written(NamedTuple):
     text: str
 
 
-def _compared(findings: Findings, samples: Samples, every_metric: bool) -> _Written:
+def _compared(findings: Findings, every_metric: bool) -> _Written:
     """The report of a study that compares a few arms."""
-    drawings = figures.draw(findings, samples)
+    drawings = figures.draw(findings)
     files = {
-        "report.md": report.markdown(findings),
+        "report.md": report.markdown(findings, drawings),
         "report.html": report.html(findings, drawings),
     }
     return _Written(files, drawings, findings.headline, report.terminal(findings, every_metric))

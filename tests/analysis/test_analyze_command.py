@@ -28,7 +28,7 @@ def store(monkeypatch):
         command.read, "samples", lambda run_id: samples({r.run_id: r for r in rows()}[run_id])
     )
     monkeypatch.setattr(command.read, "every_study", list)
-    monkeypatch.setattr(command.figures, "draw", lambda findings, found: DRAWN)
+    monkeypatch.setattr(command.figures, "draw", lambda findings: DRAWN)
     monkeypatch.setattr(command.write, "attach", lambda *given: attached.append(given))
     monkeypatch.setattr(command.views, "conclude", lambda *given: None)
     return attached

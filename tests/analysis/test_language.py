@@ -14,7 +14,7 @@ from language import ITEMS, MLX, TORCH, spoilt
 from mlflow.tracking import MlflowClient
 from stored import store
 
-from analysis import report
+from analysis import cells, report
 from analysis.comparison import analyse
 from entrypoints import analyze as command
 from measurement.errors import InputError
@@ -67,7 +67,7 @@ def test_a_generation_is_reported_without_a_word_on_training(server, tmp_path):
         for name in ("generation", "generation_times", "token_latency", "ratio_by_metric")
     } <= files(tmp_path)
     assert not {"figures/epoch_times.png", "figures/time_to_target.png"} & files(tmp_path)
-    assert html.index("large marks are medians") < html.index("<h2>Arms</h2>")
+    assert html.index("large marks are medians") < html.index(">Latency</h2>")
     with (tmp_path / "trials.csv").open() as file:
         first = next(csv.DictReader(file))
     assert first["inference/output_tokens"] == "33.0" and first["condition/mode"] == "generate"
@@ -214,7 +214,7 @@ def test_trials_out_of_memory_are_counted_and_not_hidden():
     c = pick(findings, "inference/total_seconds")
     assert "2 of 8 trials of mlx blas=mkl ended for lack of memory" in str(c.flags)
     assert c.outcome == "none" and "6 of 8 planned pairs" in c.verdict
-    assert "OUT-OF-MEMORY" in [flag.name for flag, _ in report.arm_flags(findings)]
+    assert "OUT-OF-MEMORY" in [flag.name for flag, _ in cells.arm_flags(findings)]
 
 
 def test_an_arm_that_never_fits_says_why_there_is_no_ratio():
