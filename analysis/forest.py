@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import cells, wording
@@ -100,7 +101,7 @@ def _numbers(c: Comparison) -> str:
     return f"{cells.ratio_cell(c)}  {cells.outcome_word(c)}"
 
 
-def _mark(axes, row: int, c: Comparison, theme: Theme) -> list[float]:  # type: ignore[no-untyped-def]
+def _mark(axes: Axes, row: int, c: Comparison, theme: Theme) -> list[float]:
     """Draws one row; returns the values that must be in sight."""
     assert c.ratio is not None
     marker, number = OUTCOMES.get(c.outcome, OTHER_OUTCOME)

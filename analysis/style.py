@@ -79,6 +79,7 @@ def style(theme: Theme) -> Iterator[None]:
         "legend.frameon": False,
         "figure.constrained_layout.use": True,
         "svg.fonttype": "none",
+        "text.parse_math": False,
     }
     with plt.rc_context(settings):
         yield

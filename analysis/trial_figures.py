@@ -58,6 +58,7 @@ def _dots(axes: Axes, findings: Findings, name: str, theme: Theme) -> None:
             transform=axes.get_yaxis_transform(), va="bottom", fontsize=8.8, color=theme.ink,
         )  # fmt: skip
     axes.locator_params(axis="x", nbins=5)
+    axes.ticklabel_format(axis="x", useOffset=False)
     axes.margins(x=0.04)
     low, high = (pick(arm.values[name][i] for arm in shown) for pick, i in ((min, 1), (max, 2)))
     log_if_wide(axes, "x", low / divisor, high / divisor)

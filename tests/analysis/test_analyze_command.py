@@ -25,7 +25,7 @@ def store(monkeypatch):
     monkeypatch.setattr(command.read, "machines_of", find)
     monkeypatch.setattr(command.read, "trials_of", lambda study: rows())
     monkeypatch.setattr(
-        command.read, "samples", lambda run_id: samples({r.run_id: r for r in rows()}[run_id])
+        command.read, "samples_of", lambda run_ids: {r.run_id: samples(r) for r in rows()}
     )
     monkeypatch.setattr(command.read, "every_study", list)
     monkeypatch.setattr(command.figures, "draw", lambda findings: DRAWN)

@@ -16,7 +16,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
+from urllib.request import url2pathname
 
 import mlflow
 from mlflow.exceptions import MlflowException
@@ -27,7 +29,7 @@ from tracking.bulk import client, database, server
 from tracking.bulk.columns import Found, Histories, Points, Wanted
 from tracking.store import address, reachable
 
-__all__ = ["Found", "Histories", "histories", "runs"]
+__all__ = ["Found", "Histories", "folders", "histories", "runs"]
 
 _log = logging.getLogger(__name__)
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -74,6 +76,21 @@ def histories(run_ids: Sequence[str], metrics: Sequence[str]) -> Histories:
         uri = mlflow.get_tracking_uri()
         points = source(uri).points(uri, run_ids, metrics) if run_ids and metrics else []
         return Histories.of(run_ids, metrics, points)
+
+
+def folders(run_ids: Sequence[str]) -> dict[str, Path]:
+    """run id -> the folder of its artifacts, of those that lie on a disk of this machine. MLflow's client
+    asks the store run by run. Raises InputError when the store cannot be reached."""
+    with reachable(), _as_mlflow_writes():
+        uri = mlflow.get_tracking_uri()
+        if not run_ids or source(uri) is not database:
+            return {}
+        found = database.artifact_uris(uri, tuple(dict.fromkeys(run_ids)))
+    return {
+        run_id: Path(url2pathname(place.removeprefix("file://")))
+        for run_id, place in found.items()
+        if place.startswith(("/", "file:///"))
+    }
 
 
 @contextmanager
