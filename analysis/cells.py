@@ -8,6 +8,7 @@ from analysis import wording
 from analysis.findings import ArmSummary, Comparison, Findings, Middle, Target
 from analysis.flags import Flag
 from analysis.statistics import Ratio
+from analysis.statistics.survival import Arrival
 from analysis.units import quantity
 from tracking.names import METRICS
 
@@ -82,6 +83,11 @@ def target_line(findings: Findings, target: Target) -> str:
     test = target.test
     said = f"log-rank p {test.p:.2g}" if test.p is not None else f"no test: {test.refused}"
     return "; ".join(parts) + f"; {said}"
+
+
+def arrived_cell(a: Arrival) -> str:
+    """'5 of 6 (36 to 100 %)', with the interval of the share."""
+    return f"{a.arrived} of {a.n} ({100 * a.share_low:.0f} to {100 * a.share_high:.0f} %)"
 
 
 def ratio_cell(c: Comparison) -> str:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from analysis import cells, wording
 from analysis.findings import Comparison, Grid
 from analysis.style import MANY, OTHER_OUTCOME, OUTCOMES, Theme
-from analysis.vector import bare_rows, ratio_axis, sheet
+from analysis.vector import Rows, ratio_axis, sheet
 
 _MARGIN = "grey band: the same within the margin"
 
@@ -54,24 +54,18 @@ def draw(lines: Sequence[Line], theme: Theme) -> Figure:
     """Every row's pairs, median and interval; rows without a ratio say why."""
     letters = 50 if theme.narrow else 118
     titles = [_words(line, letters, theme.narrow) for line in lines]
-    tallest = max(title.count("\n") for title in titles)
-    figure, axes = sheet(theme, (0.46 + 0.16 * tallest) * len(lines) + 0.1, bottom=_foot(theme))
+    rows = Rows(len(lines), 1 + max(title.count("\n") for title in titles))
+    figure, axes = sheet(theme, rows.height, bottom=_foot(theme))
     axes.axvline(1, color=theme.ink, linewidth=1)
     seen = [1.0]
     for row, (line, title) in enumerate(zip(lines, titles, strict=True)):
-        axes.text(
-            0, row - 0.18, title, transform=axes.get_yaxis_transform(), va="bottom", fontsize=8.8,
-            linespacing=1.25, color=theme.ink,
-        )  # fmt: skip
+        rows.words(axes, row, title, theme)
         if not theme.narrow and line.comparison and line.comparison.ratio:
-            axes.text(
-                1, row - 0.18, _numbers(line.comparison), transform=axes.get_yaxis_transform(),
-                va="bottom", ha="right", fontsize=8.8, color=theme.ink,
-            )  # fmt: skip
+            rows.words(axes, row, _numbers(line.comparison), theme, right=True)
         if line.comparison and line.comparison.ratio:
-            seen += _mark(axes, row, line.comparison, theme)
+            seen += _mark(axes, rows, row, line.comparison, theme)
     ratio_axis(axes, min(seen), max(seen))
-    bare_rows(axes, len(lines))
+    rows.frame(axes)
     axes.set_xlabel(_legend(lines, theme), fontsize=8.5)
     return figure
 
@@ -101,7 +95,7 @@ def _numbers(c: Comparison) -> str:
     return f"{cells.ratio_cell(c)}  {cells.outcome_word(c)}"
 
 
-def _mark(axes: Axes, row: int, c: Comparison, theme: Theme) -> list[float]:
+def _mark(axes: Axes, rows: Rows, row: int, c: Comparison, theme: Theme) -> list[float]:
     """Draws one row; returns the values that must be in sight."""
     assert c.ratio is not None
     marker, number = OUTCOMES.get(c.outcome, OTHER_OUTCOME)
@@ -109,18 +103,19 @@ def _mark(axes: Axes, row: int, c: Comparison, theme: Theme) -> list[float]:
     seen = [c.ratio.estimate]
     if c.margin:
         within = (1 / (1 + c.margin), 1 + c.margin)
-        axes.fill_betweenx([row - 0.12, row + 0.4], *within, color=theme.faint, linewidth=0)
+        height = [rows.at(row, -0.07), rows.at(row, rows.marks)]
+        axes.fill_betweenx(height, *within, color=theme.faint, linewidth=0)
         seen += within
     pairs = [point.ratio for point in c.points]
-    spread = np.linspace(0.2, 0.36, len(pairs))
+    spread = np.linspace(rows.at(row, 0.1), rows.at(row, 0.2), len(pairs))
     axes.plot(
-        pairs, row + spread, "o", color=colour, markersize=2.6, alpha=0.6, markeredgewidth=0,
+        pairs, spread, "o", color=colour, markersize=2.6, alpha=0.6, markeredgewidth=0,
         rasterized=len(pairs) > MANY,
     )  # fmt: skip
     if c.ratio.low is not None and c.ratio.high is not None:
-        axes.plot([c.ratio.low, c.ratio.high], [row + 0.06] * 2, color=colour, linewidth=2.6)
+        axes.plot([c.ratio.low, c.ratio.high], [rows.at(row)] * 2, color=colour, linewidth=2.6)
         seen += [c.ratio.low, c.ratio.high]
-    axes.plot(c.ratio.estimate, row + 0.06, marker=marker, markersize=6.5, color=colour)
+    axes.plot(c.ratio.estimate, rows.at(row), marker=marker, markersize=6.5, color=colour)
     return seen + pairs
 
 

@@ -108,7 +108,11 @@ def medians(findings: Findings, metrics: Sequence[str]) -> Grid | None:
 
 def _answers(found: Sequence[Comparison]) -> tuple[str, ...]:
     """The verdict on each metric, why there is none, equal reasons together."""
-    said = [f"{c.label[0].upper()}{c.label[1:]}: {c.verdict}." for c in found if c.ratio]
+    said = [
+        f"{c.verdict}." if c.label in c.verdict else f"{c.label}: {c.verdict}."
+        for c in found
+        if c.ratio
+    ]
     return (*said, *(f"{labels}: {reason}." for reason, labels in cells.without_ratio(found)))
 
 
@@ -188,9 +192,31 @@ def _convergence(findings: Findings, drawings: Sequence[Drawing]) -> Section:
         text=(
             "A trial that never arrives counts as infinitely late, never as absent; a budget ends it.",
         ),
+        grid=_targets(findings) if findings.targets else None,
         drawings=drawn,
-        points=tuple(cells.target_line(findings, target) for target in findings.targets),
     )
+
+
+def _targets(findings: Findings) -> Grid:
+    """A row a pairing and unit: both arms' times, and the test."""
+    header = ("arms", "in", "median", "expected with restarts", "arrived", "log-rank p")
+    rows = []
+    for target in findings.targets:
+        one, other, unit = target.first, target.second, target.unit
+        rows.append(
+            (
+                f"{target.numerator} / {target.denominator}",
+                unit,
+                f"{wording.time_text(one.median, unit)} / {wording.time_text(other.median, unit)}",
+                f"{wording.time_text(one.expected, unit)} / "
+                f"{wording.time_text(other.expected, unit)}",
+                f"{cells.arrived_cell(one)} / {cells.arrived_cell(other)}",
+                f"{target.test.p:.2g}"
+                if target.test.p is not None
+                else f"no test: {target.test.refused}",
+            )
+        )
+    return Grid(header, tuple(rows))
 
 
 def _scaling(findings: Findings) -> Section:

@@ -13,7 +13,7 @@ from analysis import wording
 from analysis.findings import Distribution, Findings, Learning, Rates, Roof, Spans
 from analysis.style import MANY, MARKERS, Theme, log_if_wide
 from analysis.units import quantity, scale
-from analysis.vector import bare_rows, legend, legend_height, number_axis, panels, sheet
+from analysis.vector import Rows, legend, legend_height, number_axis, panels, sheet
 from tracking.names import METRICS
 
 LINES = ("-", "--", "-.", ":")
@@ -35,13 +35,14 @@ def look(arms: Sequence[str], theme: Theme) -> Look:
 def dots(findings: Findings, names: Sequence[str], theme: Theme) -> Figure:
     """A panel a metric: a dot a trial, the median of each arm with its value beside its name."""
     most = max(sum(name in arm.values for arm in findings.arms) for name in names)
-    figure, grid = panels(theme, len(names), 0.46 * most + 0.1)
+    rows = Rows(most, 1, marks=0.18)
+    figure, grid = panels(theme, len(names), rows.height)
     for axes, name in zip(grid, names, strict=True):
-        _dots(axes, findings, name, theme)
+        _dots(axes, rows, findings, name, theme)
     return figure
 
 
-def _dots(axes: Axes, findings: Findings, name: str, theme: Theme) -> None:
+def _dots(axes: Axes, rows: Rows, findings: Findings, name: str, theme: Theme) -> None:
     about, looks = METRICS[name], look([arm.name for arm in findings.arms], theme)
     shown = [arm for arm in findings.arms if name in arm.values]
     divisor, unit = scale(shown[0].values[name][0], about.unit)
@@ -49,20 +50,18 @@ def _dots(axes: Axes, findings: Findings, name: str, theme: Theme) -> None:
         colour, marker, _ = looks[arm.name]
         found = [t[name] / divisor for t in findings.trials if t["arm"] == arm.name and t.get(name)]
         axes.plot(
-            found, np.full(len(found), row + 0.22), "o", color=colour, markersize=3, alpha=0.6,
+            found, np.full(len(found), rows.at(row, 0.11)), "o", color=colour, markersize=3, alpha=0.6,
             markeredgewidth=0, rasterized=len(found) > MANY,
         )  # fmt: skip
-        axes.plot(arm.values[name][0] / divisor, row + 0.02, marker, color=colour, markersize=6.5)
-        axes.text(
-            0, row - 0.16, f"{arm.name}: {quantity(arm.values[name][0], about.unit)}",
-            transform=axes.get_yaxis_transform(), va="bottom", fontsize=8.8, color=theme.ink,
-        )  # fmt: skip
+        axes.plot(arm.values[name][0] / divisor, rows.at(row), marker, color=colour, markersize=6.5)
+        text = f"{arm.name}: {quantity(arm.values[name][0], about.unit)}"
+        rows.words(axes, row, text, theme)
     axes.locator_params(axis="x", nbins=5)
     axes.ticklabel_format(axis="x", useOffset=False)
     axes.margins(x=0.04)
     low, high = (pick(arm.values[name][i] for arm in shown) for pick, i in ((min, 1), (max, 2)))
     log_if_wide(axes, "x", low / divisor, high / divisor)
-    bare_rows(axes, len(shown))
+    rows.frame(axes)
     axes.set_title(about.label[0].upper() + about.label[1:], loc="left", fontsize=9.5, pad=3)
     better = f"{about.better} is better" if about.better else ""
     axes.set_xlabel("; ".join(filter(None, (unit, better))), fontsize=8.5)
@@ -200,10 +199,10 @@ def by_batch(found: Sequence[Rates], arms: Sequence[str], theme: Theme) -> Figur
     figure, axes = sheet(theme, 2.9, left=0.78, top=legend_height(labels, theme), bottom=0.5)
     for one in found:
         colour, marker, line = looks[one.arm]
-        for size, rates in zip(one.sizes, one.trials, strict=True):
+        for size, trials in zip(one.sizes, one.trials, strict=True):
             axes.plot(
-                [size] * len(rates), rates, "o", color=colour, markersize=3, alpha=0.5,
-                markeredgewidth=0, rasterized=len(rates) > MANY,
+                [size] * len(trials), trials, "o", color=colour, markersize=3, alpha=0.5,
+                markeredgewidth=0, rasterized=len(trials) > MANY,
             )  # fmt: skip
         axes.plot(
             one.sizes, [rate.median for rate in one.rates], marker=marker, color=colour,
@@ -226,7 +225,8 @@ def roofline(roofs: Sequence[Roof], arms: Sequence[str], theme: Theme) -> Figure
     """A row an arm: what it achieved, up to the fastest product that its framework did here."""
     shown = [roof for roof in roofs if roof.achieved]
     looks = look(arms, theme)
-    figure, axes = sheet(theme, (0.62 if theme.narrow else 0.5) * len(shown) + 0.1)
+    rows = Rows(len(shown), 2 if theme.narrow else 1, marks=0.12)
+    figure, axes = sheet(theme, rows.height)
     top = max(m.median for roof in shown for m in (roof.achieved, roof.ceiling) if m)
     divisor, unit = scale(top, "FLOP/s")
     seen = []
@@ -239,19 +239,18 @@ def roofline(roofs: Sequence[Roof], arms: Sequence[str], theme: Theme) -> Figure
         seen += [low, high]
         if roof.ceiling:
             edge = roof.ceiling.median / divisor
-            axes.plot([middle, edge], [row + 0.15] * 2, color=theme.faint, linewidth=2)
-            axes.plot([edge] * 2, [row, row + 0.3], color=colour, linewidth=3)
+            axes.plot([middle, edge], [row] * 2, color=theme.faint, linewidth=2)
+            axes.plot(
+                [edge] * 2, [rows.at(row, -0.07), rows.at(row, 0.07)], color=colour, linewidth=3
+            )
             seen.append(edge)
-        axes.plot([low, high], [row + 0.15] * 2, color=colour, linewidth=2.6)
-        axes.plot(middle, row + 0.15, marker, color=colour, markersize=6.5)
-        axes.text(
-            0, row - 0.14, roof_words(roof, "\n" if theme.narrow else " "), transform=axes.get_yaxis_transform(),
-            va="bottom", fontsize=8.8, linespacing=1.25, color=theme.ink,
-        )  # fmt: skip
+        axes.plot([low, high], [row] * 2, color=colour, linewidth=2.6)
+        axes.plot(middle, row, marker, color=colour, markersize=6.5)
+        rows.words(axes, row, roof_words(roof, "\n" if theme.narrow else " "), theme)
     axes.set_xscale("log")
     axes.set_xlim(min(seen) / 1.3, max(seen) * 1.3)
     number_axis(axes.xaxis, max(seen) / min(seen))
-    bare_rows(axes, len(shown))
+    rows.frame(axes)
     axes.set_xlabel(f"{unit} (logarithmic); upright bar: ceiling", fontsize=8.5)
     return figure
 
@@ -268,21 +267,21 @@ def roof_words(roof: Roof, between: str = " ") -> str:
     return f"{roof.arm}:{between}{text}"
 
 
-def bars(rows: Sequence[tuple[str, float, float]], theme: Theme) -> Figure:
+def bars(twins: Sequence[tuple[str, float, float]], theme: Theme) -> Figure:
     """(name, own, shared) as stacked bars, their numbers beside the name."""
-    figure, axes = sheet(theme, 0.52 * len(rows) + 0.1)
-    for row, (name, own, shared) in enumerate(rows):
-        axes.barh(row + 0.15, own, 0.26, color=theme.arms[0], label="" if row else "own file")
+    rows = Rows(len(twins), 1, marks=0.18)
+    figure, axes = sheet(theme, rows.height)
+    high = rows.at(0, 0.2)
+    for row, (name, own, shared) in enumerate(twins):
+        y = rows.at(row, 0.05)
+        axes.barh(y, own, high, color=theme.arms[0])
         axes.barh(
-            row + 0.15, shared, 0.26, left=own, color=theme.arms[6], hatch="///",
-            edgecolor=theme.arms[0], linewidth=0, label="" if row else "shared layers",
+            y, shared, high, left=own, color=theme.arms[6], hatch="///", edgecolor=theme.back,
+            linewidth=0,
         )  # fmt: skip
         text = f"{name}: {own:.0f}" + (f" and {shared:.0f} of models/layers" if shared else "")
-        axes.text(
-            0, row - 0.08, text, transform=axes.get_yaxis_transform(), va="bottom", fontsize=8.8,
-            color=theme.ink,
-        )  # fmt: skip
-    bare_rows(axes, len(rows))
+        rows.words(axes, row, text, theme)
+    rows.frame(axes)
     axes.set_xlim(left=0)
     axes.set_xlabel("source lines; hatched: used of models/layers", fontsize=8.5)
     return figure

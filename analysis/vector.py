@@ -7,6 +7,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ from analysis.findings import Drawing, Grid
 from analysis.style import LIGHT, PHONE, Theme, plain_log, style
 
 VARIABLES = {
+    LIGHT.back: "--back",
     LIGHT.ink: "--ink",
     LIGHT.faint: "--line",
     **{colour: f"--arm-{number}" for number, colour in enumerate(LIGHT.arms)},
@@ -151,9 +153,38 @@ def number_axis(along: Axis, span: float) -> None:
     along.set_minor_formatter(NullFormatter())
 
 
-def bare_rows(axes: Axes, rows: int) -> None:
-    """Rows from the top, named inside the panel: no axis along y."""
-    axes.set_ylim(rows - 0.35, -0.75)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x", linewidth=0.6)
+@dataclass(frozen=True)
+class Rows:
+    """Rows from the top, each with `lines` of words above its marks; lengths in inches."""
+
+    count: int
+    lines: int
+    marks: float = 0.24
+
+    @property
+    def pitch(self) -> float:
+        return self.marks + 0.16 + 0.155 * self.lines
+
+    @property
+    def height(self) -> float:
+        """Of the panel."""
+        return self.count * self.pitch + 0.06
+
+    def at(self, row: int, inches: float = 0.0) -> float:
+        """Where in the panel that is: so far below a row's line, on which its marks stand."""
+        return row + inches / self.pitch
+
+    def frame(self, axes: Axes) -> None:
+        """No axis along y: rows have their names inside."""
+        axes.set_ylim(self.at(self.count - 1, self.marks + 0.04), self.at(0, 0.1 - self.pitch))
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x", linewidth=0.6)
+
+    def words(self, axes: Axes, row: int, text: str, theme: Theme, right: bool = False) -> None:
+        """The name of a row, at the left or the right edge; lines do not cross it."""
+        axes.text(
+            1 if right else 0, self.at(row, -0.09), text, transform=axes.get_yaxis_transform(),
+            va="bottom", ha="right" if right else "left", fontsize=8.8, linespacing=1.25,
+            color=theme.ink, bbox={"facecolor": theme.back, "edgecolor": "none", "pad": 0.6},
+        )  # fmt: skip

@@ -65,14 +65,13 @@ def several() -> Workloads:
 class Reader(HTMLParser):
     """A page as a reader without eyes meets it: headings, figures, tables, names and addresses."""
 
-    VOID = frozenset({"meta", "img", "br", "source", "link", "use", "path"})
-
     def __init__(self, page: str) -> None:
         super().__init__()
         self.headings: list[int] = []
         self.ids: list[str] = []
         self.addresses: list[str] = []
         self.figures: list[dict[str, int]] = []
+        self._inside = False
         self.alts: list[str] = []
         self.heads: list[dict[str, str | None]] = []
         self.tags: list[str] = []
@@ -88,11 +87,16 @@ class Reader(HTMLParser):
         self.addresses += [found[key] or "" for key in ("href", "src", "srcset") if key in found]
         if tag == "figure":
             self.figures.append({"img": 0, "table": 0, "figcaption": 0})
-        elif self.figures and tag in ("table", "figcaption"):
+            self._inside = True
+        elif self._inside and tag in ("table", "figcaption"):
             self.figures[-1][tag] += 1
         if tag == "svg" and found.get("role") == "img" or tag == "img":
             self.alts.append(found.get("aria-label") or found.get("alt") or "")
-            if self.figures:
+            if self._inside:
                 self.figures[-1]["img"] += 1
         if tag == "th":
             self.heads.append(found)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "figure":
+            self._inside = False

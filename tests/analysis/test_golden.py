@@ -60,7 +60,7 @@ def test_both_forms_say_the_same(written):
         page_words = " ".join(_plain(html).split())
         for line in text.splitlines():
             for part in re.split(
-                r"(?<!\\)\||\*\*", re.sub(r"^(#+|-|!\[|\|)\s*|\]\(.*\)$", "", line)
+                r"(?<!\\)\||\*\*", re.sub(r"^(#+|-|!?\[|\|)\s*|\]\(.*\)$", "", line)
             ):
                 said = " ".join(_plain(part.replace("\\|", "|")).split()).strip()
                 assert not said.strip("-") or said in page_words, said

@@ -121,7 +121,7 @@ def test_the_page_has_the_colours_that_are_drawn():
         assert (values["--ink"], values["--line"], values["--back"]) == (
             theme.ink, theme.faint, theme.back,
         )  # fmt: skip
-    assert len(vector.VARIABLES) == 2 + len(style.LIGHT.arms)  # no colour stands for two
+    assert len(vector.VARIABLES) == 3 + len(style.LIGHT.arms)  # no colour stands for two
 
 
 def test_no_colour_of_a_figure_is_its_own(drawings):
