@@ -44,7 +44,7 @@ def write(group: Group, progress: Callable[[int], None]) -> Imported:
     InputError when the store cannot be used.
     """
     experiment = prepare()
-    with reachable(), _quiet():
+    with reachable(), quiet():
         client = MlflowClient()
         parent = _find(client, f"tags.{DIGEST} = '{group.sha256}'")
         if parent and parent[0].info.status == "FINISHED":
@@ -109,7 +109,7 @@ def _find(client: MlflowClient, condition: str) -> list[Run]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """A server's client prints two lines for every run that ends; not for a thousand of them."""
     before = os.environ.get(_QUIET)
     os.environ[_QUIET] = "true"

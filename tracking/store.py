@@ -65,9 +65,14 @@ def reachable() -> Iterator[None]:
     except (RequestException, SQLAlchemyError, OSError) as error:
         raise _unreachable(error) from None
     except MlflowException as error:
-        if error.error_code not in _AWAY and not any(w in str(error) for w in _TECHNICAL):
+        if not away(error):
             raise
         raise _unreachable(error) from None
+
+
+def away(error: MlflowException) -> bool:
+    """Whether the store may do later, or with other credentials, what it refused."""
+    return error.error_code in _AWAY or any(words in str(error) for words in _TECHNICAL)
 
 
 def _unreachable(error: Exception) -> StoreAway:

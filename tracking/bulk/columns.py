@@ -107,9 +107,13 @@ class Histories:
 
         Raises KeyError for a run or a metric that was not asked for.
         """
-        cell = self._run_places[run_id] * len(self.metrics) + self._metric_places[metric]
-        within = slice(self._starts[cell], self._starts[cell + 1])
+        within = self.within(run_id, metric)
         return self.step[within], self.value[within]
+
+    def within(self, run_id: str, metric: str) -> slice:
+        """Where the points of one metric of one run stand in the columns. Raises KeyError as `series`."""
+        cell = self._run_places[run_id] * len(self.metrics) + self._metric_places[metric]
+        return slice(self._starts[cell], self._starts[cell + 1])
 
     @cached_property
     def _starts(self) -> Array:
