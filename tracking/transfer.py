@@ -267,6 +267,9 @@ class Transfer:
         self.target.upload(run.info.artifact_uri, files)
         for model in expected.models:
             transfer_models.copy(self.target, run, model, opened.models[model.model_id])
+        ended = expected.status, expected.end_milliseconds
+        if expected.status != "RUNNING" and (run.info.status, run.info.end_time) != ended:
+            client.set_terminated(run_id, *ended)
 
     def _missing(self, run: Run, expected: Content) -> list[Metric]:
         """The points that the run does not have."""
@@ -285,12 +288,7 @@ class Transfer:
     # --- reading back
 
     def _read_back(self, begun: Sequence[_Begun]) -> Iterator[Moved]:
-        """Ends every run, reads all of it and, where it is equal, lets it count."""
-        for one in begun:
-            if one.expected.status != "RUNNING":
-                self.target.client.set_terminated(
-                    one.moved.run_id, one.expected.status, one.expected.end_milliseconds
-                )
+        """Reads all of every run and, where it is equal, lets it count."""
         waiting = {one.moved.run_id: one for one in begun}
         for found in self.target.contents([*waiting]):
             one = waiting.pop(found.run_id)
@@ -307,23 +305,14 @@ class Transfer:
     def _let_count(self, one: _Begun, found: Content) -> str:
         """From here on it is a run as in the source. Returns what could not be done, or ""."""
         client, run_id = self.target.client, one.moved.run_id
-        refused = one.expected.deleted and not self._deletable(one)
-        last = one.last | ({names.KIND: DELETED} if refused else {})
-        if names.KIND in found.tags and names.KIND not in last:  # none of this project's runs
+        if names.KIND in found.tags and names.KIND not in one.last:  # none of this project's runs
             client.delete_tag(run_id, names.KIND)
-        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in last.items()])
-        if one.expected.deleted and not refused:
-            self._delete(run_id)
-        if refused:
+        last = [RunTag(k, v) for k, v in one.last.items() if found.tags.get(k) != v]
+        client.log_batch(run_id, tags=last)
+        if one.expected.deleted and not self._delete(run_id):  # or it would be a trial again
+            client.set_tag(run_id, names.KIND, DELETED)
             return f"it is deleted in the source and may not be here: its kind is '{DELETED}'"
         return ""
-
-    def _deletable(self, one: _Begun) -> bool:
-        """Tried before it counts, or a trial that was deleted would be one again."""
-        if not self._delete(one.moved.run_id):
-            return False
-        self.target.client.restore_run(one.moved.run_id)
-        return True
 
     def _delete(self, run_id: str) -> bool:
         """False where that is not allowed."""
