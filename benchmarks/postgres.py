@@ -25,7 +25,7 @@ CONNECTIONS = 400
 
 def missing() -> str:
     """Why there can be no server here; "" where there can."""
-    if not _programs():
+    if not programs():
         return "PostgreSQL is not installed (Debian: apt-get install postgresql)"
     try:
         import psycopg2  # noqa: F401
@@ -36,7 +36,7 @@ def missing() -> str:
     return ""
 
 
-def _programs() -> Path | None:
+def programs() -> Path | None:
     """The folder of `postgres` and `initdb`, which Debian keeps out of PATH."""
     if found := shutil.which("initdb"):
         return Path(found).parent
@@ -56,8 +56,8 @@ def postgres() -> Iterator[str]:
     """A new, empty database while the block runs; yields its SQLAlchemy URI. Raises InputError."""
     if reason := missing():
         raise InputError(f"{reason}; install it, or leave this part out")
-    programs = _programs()
-    assert programs is not None
+    found = programs()
+    assert found is not None
     folder, prefix = Path(tempfile.mkdtemp(prefix="postgres-")), []
     process: subprocess.Popen[bytes] | None = None
     try:
@@ -74,7 +74,7 @@ def postgres() -> Iterator[str]:
         data = folder / "data"
         words = ["-D", str(data), "-U", USER, "-A", "scram-sha-256", "-E", "UTF8", "--no-sync"]
         made = subprocess.run(
-            [*prefix, str(programs / "initdb"), *words, "--pwfile", str(folder / "password")],
+            [*prefix, str(found / "initdb"), *words, "--pwfile", str(folder / "password")],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -94,7 +94,7 @@ def postgres() -> Iterator[str]:
         log = folder / "log"
         with log.open("w") as file:
             process = subprocess.Popen(
-                [*prefix, str(programs / "postgres"), "-D", str(data), "-p", str(port), *given],
+                [*prefix, str(found / "postgres"), "-D", str(data), "-p", str(port), *given],
                 cwd=folder,
                 stdout=file,
                 stderr=file,

@@ -166,9 +166,7 @@ def server(
 ) -> Iterator[str]:
     """`mlflow server` on a free port of this machine while the block runs; yields its address. more:
     words of its command line; variables: of its environment."""
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = ["--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
     words += ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), *more]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
@@ -190,13 +188,21 @@ def server(
         )
     try:
         address = f"http://127.0.0.1:{port}"
-        _wait(address, process, folder / "server.log")
+        wait_until_ready(address, process, folder / "server.log")
         yield address
     finally:
-        _end(process)
+        end(process)
 
 
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def free_port() -> int:
+    """A port of this machine that nobody listens at now."""
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the server answers. Raises InputError with its last words."""
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until and process.poll() is None:
         try:
@@ -210,7 +216,7 @@ def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """The server and the workers it started."""
     if process.poll() is not None:
         return
