@@ -149,8 +149,8 @@ def account(address: str, name: str, password: str) -> Iterator[None]:
 
 
 def users(*words: str) -> str:
-    """deploy/lab/users.py with the account in use; returns the password that it made."""
-    command = [sys.executable, str(LAB / "users.py"), *words, "--generate"]
+    """deploy/lab/users.py with the account in use; returns what follows a colon: a password it made."""
+    command = [sys.executable, str(LAB / "users.py"), *words]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"users.py {words[0]}: {done.stderr.strip()}")
@@ -257,9 +257,10 @@ def drill(
         with served(environment | {"MLFLOW_AUTH_ADMIN_PASSWORD": first}) as address:
             found.seconds["first start, tables made"] = time.monotonic() - start
             with account(address, ADMIN, first):
-                admin = users("password", ADMIN)
+                admin = users("password", ADMIN, "--generate")
             with account(address, ADMIN, admin):
-                password = users("add", USER)
+                password = users("add", USER, "--generate")
+                users("grant", USER, "Default", "EDIT")
             with account(address, USER, password):
                 for number, source in enumerate(sources, start=1):
                     _interrupted(source, kills if number == len(sources) else 0)

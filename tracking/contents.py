@@ -34,11 +34,12 @@ from tracking.bulk.columns import Array, Histories, Wanted
 
 PARENT, NAME = "mlflow.parentRunId", "mlflow.runName"
 MODEL_FILE = "MLmodel"
+_ORIGINS = "origin_"  # how the tags begin that moving a run gives it
 ORIGIN = "origin_run_id"
 """Tag with the id that a run had where it was measured, however many stores it went through since."""
 ORIGIN_SHA256 = "origin_sha256"
 """Tag with `Content.sha256` of what was copied; it comes last, so a run without it is not whole."""
-_OWN = ("model_id", "model_uuid", "run_id", "artifact_path")  # of MLmodel: other ones in each store
+_IDS = ("model_id", "model_uuid", "run_id", "artifact_path")  # of MLmodel: other ones in each store
 _PAGE = 250
 CHUNK = 50
 """Runs that are read at a time: their points are in memory together."""
@@ -102,12 +103,16 @@ class Content:
             for m in self.models
         ]
         parts = [
-            self.name, self.experiment, self.status, self.start_milliseconds, self.end_milliseconds,
-            self.deleted, self.params, self.tags,
+            self.name, self.status, self.start_milliseconds, self.end_milliseconds, self.deleted,
+            self.params, _own(self.tags),
             {name: _of_columns(columns) for name, columns in self.points.items()},
             sorted(self.datasets), _listed(self.files), sorted(models, key=json.dumps),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _own(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if not key.startswith(_ORIGINS)}
 
 
 def _listed(files: Mapping[str, File]) -> dict[str, str]:
@@ -527,7 +532,7 @@ def described(path: Path, own: Mapping[str, str]) -> dict[str, Any]:
     """MLmodel as values, with these ids in place of its own. Raises InputError."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found = {key: value for key, value in values.items() if key not in _OWN}
+        found = {key: value for key, value in values.items() if key not in _IDS}
         return found | {key: value for key, value in own.items() if key in values}
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise InputError(f"{MODEL_FILE} is none of MLflow's ({shown(str(error))})") from error

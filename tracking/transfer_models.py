@@ -54,11 +54,12 @@ def copy(target: Store, run: Run, model: Model, folder: Path) -> None:
 def _opened(target: Store, run: Run, model: Model) -> LoggedModel:
     """The model there, made where there is none."""
     experiment, run_id = run.info.experiment_id, run.info.run_id
+    origin = model.tags.get(ORIGIN_MODEL, model.model_id)
 
     def found() -> list[LoggedModel]:
         wanted = f"source_run_id = '{run_id}'"
         listed = target.client.search_logged_models([experiment], wanted)
-        mine = [one for one in listed if one.tags.get(ORIGIN_MODEL) == model.model_id]
+        mine = [one for one in listed if one.tags.get(ORIGIN_MODEL) == origin]
         return sorted(mine, key=lambda one: str(one.model_id))
 
     if not found():
@@ -67,7 +68,7 @@ def _opened(target: Store, run: Run, model: Model) -> LoggedModel:
                 experiment,
                 name=model.name,
                 source_run_id=run_id,
-                tags={ORIGIN_MODEL: model.model_id, **model.tags},
+                tags={ORIGIN_MODEL: origin, **model.tags},
                 params=model.params,
                 model_type=model.kind or None,
             )
@@ -106,7 +107,7 @@ def _register(
     new, left, numbers = 0, 0, {}
     for version in versions:
         run_id = ids.get(version.run_id or "", "")
-        uri = _there(target, run_id, (version.source or "").removeprefix(_URI))
+        uri = _there(source, target, run_id, (version.source or "").removeprefix(_URI))
         if not uri:
             left += 1
             continue
@@ -127,13 +128,14 @@ def _register(
     return said + (f"; the server keeps its own {', '.join(kept)}" if kept else "")
 
 
-def _there(target: Store, run_id: str, model_id: str) -> str:
-    """URI of a model of that origin; "" where there is none."""
-    if not run_id or not model_id:
+def _there(source: Store, target: Store, run_id: str, model_id: str) -> str:
+    """URI that a model of the source has there; "" where there is none."""
+    if not run_id or not model_id.startswith("m-"):
         return ""
+    origin = source.client.get_logged_model(model_id).tags.get(ORIGIN_MODEL, model_id)
     run = target.client.get_run(run_id)
     for output in run.outputs.model_outputs if run.outputs else []:
         model = target.client.get_logged_model(output.model_id)
-        if model_id in (model.tags.get(ORIGIN_MODEL), model.model_id):
+        if origin in (model.tags.get(ORIGIN_MODEL), model.model_id):
             return f"{_URI}{model.model_id}"
     return ""
