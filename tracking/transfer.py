@@ -103,6 +103,7 @@ class Transfer:
         """Run id in the source -> run id in the store in use."""
         with contents.readable(source.uri):
             self.heads = ordered(chosen(source.heads(_HEAD), studies))
+        self._here = {head.run_id for head in self.heads}
         with reachable():
             self.target = Store(mlflow.get_tracking_uri(), files=source.files)
             self._known, self._records = self._there()
@@ -193,8 +194,12 @@ class Transfer:
         if self.source.files and (problem := contents.missing(content)):
             text = f"{problem}; say as artifacts in which folder the source's files are"
             return replace(moved, state=REFUSED, problem=text)
+        if content.parent in self._here and content.parent not in self.ids:
+            text = "the run above it is not there; start again when that is"
+            return replace(moved, state=REFUSED, problem=text)
         if self.dry:
             self.totals.add(content)
+            self.ids.setdefault(content.run_id, "")
             return moved
         if there is None:
             moved = replace(moved, run_id=self._create(moved, content))
@@ -242,10 +247,9 @@ class Transfer:
         return first
 
     def _of(self, experiment: str, origin: str) -> list[str]:
-        wanted = f"tags.{ORIGIN} = '{origin}' and tags.{names.KIND} != '{_DOUBLE}'"
-        return sorted(
-            run.info.run_id for run in self.target.client.search_runs([experiment], wanted)
-        )
+        found = self.target.client.search_runs([experiment], f"tags.{ORIGIN} = '{origin}'")
+        kept = [run for run in found if run.data.tags.get(names.KIND) != _DOUBLE]
+        return sorted(run.info.run_id for run in kept)
 
     def _fill(self, run_id: str, expected: Content, opened: Opened) -> None:
         """Everything of a run that is not there yet, but for its last tags."""
