@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -264,9 +265,8 @@ def drill(
             with account(address, USER, password):
                 for number, source in enumerate(sources, start=1):
                     _interrupted(source, kills if number == len(sources) else 0)
-                    said = found.timed(f"publish {number}", lambda s=source: publish(s))
-                    say(said)
-                    again = found.timed(f"publish {number} again", lambda s=source: publish(s))
+                    say(found.timed(f"publish {number}", partial(publish, source)))
+                    again = found.timed(f"publish {number} again", partial(publish, source))
                     if " new" in again or "brought up" in again or "completed" in again:
                         found.problems.append(f"published twice: {again.splitlines()[0]}")
                 then(found)

@@ -88,25 +88,17 @@ class Content:
 
     @property
     def sha256(self) -> str:
-        """Of all of it but the ids that a store gives: equal in two stores that hold the same."""
+        """Of all of it but what a store gives it, its ids and its experiment: equal in two stores that
+        hold the same."""
         models = [
-            [
-                m.name,
-                m.kind,
-                m.status,
-                m.tags,
-                m.params,
-                sorted(m.metrics),
-                m.step,
-                _listed(m.files),
-            ]
-            for m in self.models
-        ]
+            [m.name, m.step, m.kind, m.status, _own(m.tags), m.params, sorted(m.metrics), _listed(m.files)]
+            for m in sorted(self.models, key=lambda m: (m.name, m.step))
+        ]  # fmt: skip
         parts = [
             self.name, self.status, self.start_milliseconds, self.end_milliseconds, self.deleted,
             self.params, _own(self.tags),
             {name: _of_columns(columns) for name, columns in self.points.items()},
-            sorted(self.datasets), _listed(self.files), sorted(models, key=json.dumps),
+            sorted(self.datasets), _listed(self.files), models,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -204,7 +196,6 @@ class Store:
 
     def __init__(self, uri: str, artifacts: Path | None = None, files: bool = True) -> None:
         self.uri, self.files, self._artifacts = uri, files, artifacts
-        self.client = MlflowClient(uri, registry_uri=uri)
         self._beside: Path | None = None
         if uri.startswith("sqlite"):
             database = Path(sqlalchemy.make_url(uri).database or "")
@@ -214,6 +205,7 @@ class Store:
                     "SQLite file of a store, as sqlite:///mlflow.db or sqlite:////folder/mlflow.db"
                 )
             self._beside = database.absolute().parent / "mlruns"
+        self.client = MlflowClient(uri, registry_uri=uri)  # it makes a database that is missing
 
     def experiments(self) -> dict[str, str]:
         """id -> name, the deleted ones too."""
@@ -238,7 +230,7 @@ class Store:
             for run in self._runs([*self.experiments()], [window])
         ]
 
-    def _runs(self, experiments: Sequence[str], conditions: Iterable[str]) -> Iterator[Run]:
+    def _runs(self, experiments: list[str], conditions: Iterable[str]) -> Iterator[Run]:
         for condition in conditions:
             token = None
             while True:
@@ -409,8 +401,8 @@ class Store:
         if not local and self._artifacts is None:
             place.mkdir(parents=True, exist_ok=True)
             repository = get_artifact_repository(uri, tracking_uri=self.uri)
-            for path, _size in self.listed(uri):
-                repository.download_artifacts(path, str(place))
+            for file, _ in self.listed(uri):
+                repository.download_artifacts(file, str(place))
             return place
         path = Path(local_file_uri_to_path(uri)) if local else Path(rest)
         parts = path.parts[-4 if "models" in path.parts[-3:-2] else -3 :]

@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from measurement.errors import InputError
 from tracking import contents, names, private, store, transfer_models
+from tracking.bulk.columns import Array
 from tracking.contents import ORIGIN, ORIGIN_SHA256, PARENT, Content, Head, Opened, Store
 from tracking.published import quiet
 from tracking.store import StoreAway, once, prepare, reachable
@@ -358,9 +359,9 @@ def chosen(heads: Sequence[Head], studies: Sequence[str]) -> list[Head]:
     for run_id in [*taken]:
         while (run_id := by_id[run_id].tags.get(PARENT, "")) in by_id and run_id not in taken:
             taken.add(run_id)
-    below = True
+    below = set(taken)
     while below:
-        below = {h.run_id for h in heads if h.tags.get(PARENT) in taken} - taken
+        below = {h.run_id for h in heads if h.tags.get(PARENT) in below} - taken
         taken |= below
     return [head for head in heads if head.run_id in taken]
 
@@ -379,7 +380,7 @@ def ordered(heads: Iterable[Head]) -> list[Head]:
     return sorted(by_id.values(), key=lambda h: (depth(h), h.start_milliseconds, h.run_id))
 
 
-def _plain(columns: tuple[contents.Array, ...]) -> Iterator[tuple[int, int, str]]:
+def _plain(columns: tuple[Array, Array, Array]) -> Iterator[tuple[int, int, str]]:
     """(step, milliseconds, value) of every point; the value as digits, of which NaN equals itself."""
     steps, times, values = columns
     return zip(steps.tolist(), times.tolist(), map(repr, values.tolist()), strict=True)
@@ -387,13 +388,11 @@ def _plain(columns: tuple[contents.Array, ...]) -> Iterator[tuple[int, int, str]
 
 def _clean(one: DatasetInput) -> DatasetInput:
     found = one.dataset
-    clean = {
-        key: private.clean(value) if value else value
-        for key, value in {
-            "source": found.source, "schema": found.schema, "profile": found.profile,
-        }.items()
-    }  # fmt: skip
-    return DatasetInput(Dataset(found.name, found.digest, found.source_type, **clean), one.tags)
+    schema, profile = (text and private.clean(text) for text in (found.schema, found.profile))
+    source = private.clean(found.source)
+    return DatasetInput(
+        Dataset(found.name, found.digest, found.source_type, source, schema, profile), one.tags
+    )
 
 
 def _line(error: Exception) -> str:

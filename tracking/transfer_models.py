@@ -85,8 +85,8 @@ def registered(source: Store, target: Store, ids: Mapping[str, str]) -> list[str
     while True:
         page = source.client.search_registered_models(page_token=token)
         for one in page:
-            versions = source.client.search_model_versions(f"name = '{one.name}'")
-            versions = sorted(versions, key=lambda version: int(version.version))
+            found = source.client.search_model_versions(f"name = '{one.name}'")
+            versions = sorted(found, key=lambda version: int(version.version))
             lines.append(_register(source, target, one.name, versions, ids))
         if not (token := page.token):
             return lines
