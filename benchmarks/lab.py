@@ -82,7 +82,8 @@ class Drill:
 def database() -> Iterator[dict[str, str]]:
     """An empty PostgreSQL with both databases; yields libpq's variables, as lab.env would have them."""
     with postgres() as uri:
-        found = sqlalchemy.make_url(uri)
+        found, folder = sqlalchemy.make_url(uri), programs()
+        assert folder is not None
         variables = {
             "PGHOST": str(found.host),
             "PGPORT": str(found.port),
@@ -90,7 +91,7 @@ def database() -> Iterator[dict[str, str]]:
             "PGPASSWORD": str(found.password),
             "LAB_DATABASE": "mlflow",
             "LAB_USERS_DATABASE": "mlflow_users",
-            "LAB_PG_BIN": str(programs()),
+            "LAB_PG_BIN": str((folder / "initdb").resolve().parent),  # PATH may hold a link to it
         }
         for name in ("mlflow", "mlflow_users"):
             made = [str(Path(variables["LAB_PG_BIN"]) / "createdb"), name]

@@ -209,7 +209,8 @@ class Store:
 
     def experiments(self) -> dict[str, str]:
         """id -> name, the deleted ones too."""
-        found, token = {}, None
+        found: dict[str, str] = {}
+        token = None
         while True:
             page = self.client.search_experiments(ViewType.ALL, page_token=token)
             found |= {str(one.experiment_id): one.name for one in page}
