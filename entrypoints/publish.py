@@ -20,6 +20,7 @@ from pathlib import Path
 
 import click
 
+from entrypoints import terminal
 from entrypoints.options import Command
 from measurement.errors import InputError
 from tracking import transfer, transfer_models, write
@@ -27,9 +28,6 @@ from tracking.contents import Store, readable
 from tracking.store import StoreAway, address, patient
 from tracking.transfer import Moved, Totals, Transfer
 
-AGAIN = 75
-"""Exit code where the server went away: EX_TEMPFAIL of sysexits.h, "try again later"."""
-FAILED = 1
 _SHOWN = 20
 _WORDS = (transfer.NEW, transfer.COMPLETED, transfer.UPDATED, transfer.THERE, transfer.DELIVERED,
           transfer.GONE, transfer.REFUSED)  # fmt: skip
@@ -86,7 +84,9 @@ def _same(first: str, second: str) -> bool:
     return plain(first) == plain(second)
 
 
-@click.command(cls=Command, help=__doc__)
+@click.command(
+    cls=Command, help=__doc__, example="mlflow run . -e publish -P source=sqlite:///mlflow.db"
+)
 @click.option(
     "--source", default="sqlite:///mlflow.db", show_default=True,
     help="The store to copy from: sqlite:///FILE, the file itself, or the address of a server.",
@@ -125,7 +125,8 @@ def main(
                 lines = transfer_models.registered(opened, moving.target, moving.ids)
         if run_id and not away:
             write.attach_text(run_id, table(found), "published.csv")
-    click.echo(summary(moving.totals, dry_run, time.monotonic() - began))
+    totals = moving.totals
+    click.echo(summary(totals, dry_run, time.monotonic() - began))
     for line in lines:
         click.echo(line)
     wrong = [one for one in found if one.problem]
@@ -133,23 +134,21 @@ def main(
         click.echo(f"! run {one.origin} ({one.name}): {one.problem}", err=True)
     if len(wrong) > _SHOWN:
         click.echo(f"! and {len(wrong) - _SHOWN} more", err=True)
+    terminal.result(runs=found, totals=totals, store=address(), dry_run=dry_run)
     if away:
         left = len(moving.heads) - len(found)
-        click.echo(
-            f"Error: {away}; {left} of {len(moving.heads)} runs are left: start again to go on",
-            err=True,
-        )
-        sys.exit(AGAIN)
-    if any(one.state == transfer.REFUSED for one in wrong):
-        sys.exit(FAILED)
+        terminal.error(f"{away}; {left} of {len(moving.heads)} runs are left: start again to go on")
+        sys.exit(terminal.UNDELIVERED)
+    if totals.states[transfer.REFUSED]:
+        sys.exit(terminal.FOUND)
 
 
 def _all(moving: Transfer, found: list[Moved]) -> str:
     """Moves every run, with the time that is left; returns why it could not go on, or ""."""
     steps = 2 * len(moving.heads)  # a run is written, and read back
-    with click.progressbar(length=steps, label="runs", file=sys.stderr) as bar:
+    with terminal.progress(steps, "runs written and read back") as step:
         try:
-            for one in moving.move(bar.update):
+            for one in moving.move(lambda count: step("", count)):
                 found.append(one)
         except StoreAway as error:
             return _hint(str(error))
