@@ -10,7 +10,16 @@ from dataclasses import replace
 import numpy as np
 
 from analysis import wording
-from analysis.answers import NONE, NOT_MEASURED, SAME, SHOWN, UNDECIDED, Answer, Elsewhere
+from analysis.answers import (
+    ALONE,
+    NONE,
+    NOT_MEASURED,
+    SAME,
+    SHOWN,
+    UNDECIDED,
+    Answer,
+    Elsewhere,
+)
 from analysis.findings import Comparison
 from analysis.flags import BLOCKING, MINIMUM_PAIRS
 from analysis.planning import MOST_LOOKS, MOST_PAIRS, pairs_for
@@ -53,7 +62,7 @@ def with_changes(
             *(f"With {e.where}: {e.better}. {e.comparison.verdict}." for e in elsewhere),
             *more,
         ),
-        settle=_settle(answer, asked, priority, pairs),
+        settle=_settle(answer, asked, priority, pairs, holm_pairs(family)),
     )
 
 
@@ -65,7 +74,7 @@ def _interval(answer: Answer, c: Comparison | None) -> list[str]:
     ends = [(_better_at(c, end), max(end, 1 / end) - 1) for end in (c.ratio.low, c.ratio.high)]
     if not answer.choice:
         allowed = " to ".join(f"{arm} better by {wording.percent(by)}" for arm, by in ends)
-        return [f"Anything is possible from {allowed} ({level})."]
+        return [f"The interval allows anything from {allowed} ({level})."]
     least, most = (wording.percent(by) for by in sorted(by for _, by in ends))
     other = c.denominator if answer.choice == c.numerator else c.numerator
     first, second = (other, answer.choice) if c.better == "lower" else (answer.choice, other)
@@ -181,7 +190,7 @@ def _further(
 ) -> tuple[int | None, list[str]]:
     """(pairs of a new study that would decide it, the sentence). None where pairs alone would not."""
     blocked = bool({flag.name for flag in answer.flags} & BLOCKING)
-    if c is None or c.ratio is None or answer.certainty not in (UNDECIDED, NONE) or blocked:
+    if c is None or c.ratio is None or answer.certainty not in (ALONE, UNDECIDED, NONE) or blocked:
         return None, []
     least = holm_pairs(family)
     if c.ratio.n < MINIMUM_PAIRS:
@@ -210,8 +219,9 @@ def _further(
 # --- the command that would settle it
 
 
-def _settle(answer: Answer, asked: Question, priority: str, pairs: int | None) -> str:
-    """One command line; '' where nothing is left to settle, or nothing could."""
+def _settle(answer: Answer, asked: Question, priority: str, pairs: int | None, least: int) -> str:
+    """One command line; '' where nothing is left to settle, or nothing could. least: pairs that can
+    answer one question of the card."""
     study, workload = asked.study, answer.workload
     if answer.certainty in (SHOWN, SAME) or not asked.metric:
         return ""
@@ -221,11 +231,11 @@ def _settle(answer: Answer, asked: Question, priority: str, pairs: int | None) -
         return "mlflow run . -e decide -P priority=cost -P price_per_hour=USD"
     if "not equal work" in answer.sentence:
         return f"mlflow run . -e verify -P workload={workload}"
-    if priority == "memory" and "memory of the process" in answer.sentence:
+    if priority == "memory" and answer.certainty == NONE and answer.device != "cpu":
         return f"mlflow run . -e max_batch -P workload={workload} -P device={answer.device}"
     if any(flag.name == "INCOMPLETE" for flag in answer.flags):
         return _study(answer, asked, study.pairs, study.name)
-    return _study(answer, asked, pairs or max(study.pairs, MINIMUM_PAIRS))
+    return _study(answer, asked, pairs or max(study.pairs, least))
 
 
 def _study(answer: Answer, asked: Question, pairs: int, name: str = "") -> str:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from analysis.findings import Comparison
 from analysis.flags import Flag
 
-SHOWN, INDICATED, SAME, UNDECIDED, NONE = (
-    "shown", "indicated", "the same", "undecided", "no verdict",
+SHOWN, ALONE, INDICATED, SAME, UNDECIDED, NONE = (
+    "shown", "shown alone", "indicated", "the same", "undecided", "no verdict",
 )  # fmt: skip
 NOT_MEASURED = "not measured"
 CERTAINTIES = {
-    SHOWN: "a difference in what the study declared before its first trial",
-    INDICATED: "a difference in what was measured beside it: one of many metrics",
+    SHOWN: "a difference in what the study declared before its first trial, also if all questions of "
+    "this card are answered at once",
+    ALONE: "the same by the study's own verdict, not for all questions of this card at once",
+    INDICATED: "a difference by the study's own verdict in what it measured beside: one of many metrics",
     SAME: "the 90 % interval of the ratio lies inside the margin: either will do",
     UNDECIDED: "so many pairs show neither a difference nor sameness",
     NONE: "the analysis refuses a verdict, and says why",
@@ -37,7 +39,8 @@ class Answer:
     """One workload on one device of one machine.
 
     choice: the arm to take, framework: whose it is; "" where none is chosen. contenders: arms that
-    nothing beat. comparisons: what answers, adjusted over all answers of the card. values: arm ->
+    nothing beat. comparisons: what answers, as the study has it; adjusted: the same with p, outcome and
+    flags after Holm over all answers of the card. values: arm ->
     median, least and most in the metric's unit. condition: of the first arm, as it ran. changes:
     sentences that say what would change it; settle: the command that would, "" where it is shown.
     """
@@ -56,6 +59,7 @@ class Answer:
     framework: str = ""
     contenders: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    adjusted: tuple[Comparison, ...] = ()
     values: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
     elsewhere: tuple[Elsewhere, ...] = ()

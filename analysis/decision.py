@@ -16,6 +16,7 @@ import numpy as np
 from analysis import wording
 from analysis.alternatives import better, with_changes
 from analysis.answers import (
+    ALONE,
     INDICATED,
     NONE,
     NOT_MEASURED,
@@ -26,6 +27,7 @@ from analysis.answers import (
     Decision,
 )
 from analysis.findings import Comparison
+from analysis.flags import UNDECIDED as UNDECIDED_FLAG
 from analysis.flags import Flag
 from analysis.priorities import PRIORITIES, Prices, Question, chip, framework, question
 from analysis.sessions import Session
@@ -99,7 +101,7 @@ def _size(mains: Iterable[Question]) -> int:
 
 
 def corrected(mains: Sequence[Question]) -> list[Question]:
-    """The same questions as one family: p, outcome and verdict after Holm over all of them."""
+    """The same questions with what Holm over all of them leaves of each."""
     every = [c for main in mains for c in main.comparisons or (None,)]
     needed = holm_pairs(len(every))
     ps = iter(holm([1.0 if c is None or c.p is None else c.p for c in every]).adjusted)
@@ -112,7 +114,7 @@ def corrected(mains: Sequence[Question]) -> list[Question]:
                 main.comparisons, own, strict=False
             )  # none where there is no comparison
         )
-        done.append(replace(main, comparisons=found))
+        done.append(replace(main, adjusted=found))
     return done
 
 
@@ -130,9 +132,11 @@ def _answer(
     workload, mode, machine, device = asked.place
     found, session = asked.comparisons, asked.session
     certainty, contenders = concluded(asked)
-    choice = contenders[0] if certainty in (SHOWN, INDICATED) else ""
+    choice = contenders[0] if certainty in (SHOWN, ALONE, INDICATED) else ""
     deciding = _deciding(found, choice)
-    flags = [flag for c in found for flag in c.flags]
+    flags = [
+        flag for c in asked.adjusted for flag in c.flags if not choice or flag != UNDECIDED_FLAG
+    ]
     if certainty == INDICATED:
         flags.append(_undeclared(found[0].label))
     answer = Answer(
@@ -150,6 +154,7 @@ def _answer(
         framework=framework(session, choice) if choice else "",
         contenders=contenders,
         comparisons=found,
+        adjusted=asked.adjusted,
         values=_values(found),
         flags=tuple(dict.fromkeys(flags)),
     )
@@ -157,21 +162,31 @@ def _answer(
 
 
 def concluded(asked: Question) -> tuple[str, tuple[str, ...]]:
-    """(certainty, arms that nothing beat). The choice is one that beat another and is left alone."""
+    """(certainty, arms that nothing beat). The choice is one that beat another and is left alone, by the
+    study's own verdicts; that they hold beside the other questions of the card makes it surer."""
+    won, left = _left(asked.comparisons)
+    if won:
+        if not asked.declared:
+            return INDICATED, left
+        return (SHOWN if _left(asked.adjusted) == (True, left) else ALONE), left
     found = [c for c in asked.comparisons if c.outcome != "none"]
     if not found:
         missing = all(c.not_measured for c in asked.comparisons)
         return (NOT_MEASURED if missing and not asked.session.refused else NONE), ()
+    alike = {arm for c in found if c.outcome == "same" for arm in (c.numerator, c.denominator)}
+    return (SAME if left and alike.issuperset(left) else UNDECIDED), left
+
+
+def _left(comparisons: Sequence[Comparison]) -> tuple[bool, tuple[str, ...]]:
+    """(whether one arm is left that beat another, arms that nothing beat)."""
+    found = [c for c in comparisons if c.outcome != "none"]
     arms = dict.fromkeys(arm for c in found for arm in (c.numerator, c.denominator))
     winners = {better(c) for c in found} - {""}
     losers = {
         c.denominator if better(c) == c.numerator else c.numerator for c in found if better(c)
     }
     left = tuple(arm for arm in arms if arm not in losers)
-    if len(left) == 1 and left[0] in winners:
-        return (SHOWN if asked.declared else INDICATED), left
-    alike = {arm for c in found if c.outcome == "same" for arm in (c.numerator, c.denominator)}
-    return (SAME if left and alike.issuperset(left) else UNDECIDED), left
+    return len(left) == 1 and left[0] in winners, left
 
 
 def _deciding(found: Sequence[Comparison], choice: str) -> Comparison | None:
@@ -189,12 +204,20 @@ def _sentence(
     if deciding is None:
         what = "not measured" if certainty == NOT_MEASURED else "no ratio"
         return f"{what}: {asked.refused}"
-    rest = [c for c in asked.comparisons if c is not deciding]
-    said = [deciding.verdict, *(f"{c.numerator} / {c.denominator}: {c.verdict}" for c in rest)]
+    found = [deciding, *(c for c in asked.comparisons if c is not deciding)]
+    said = [_verdict(c, len(found)) for c in found]
+    if len({c.verdict for c in found}) == 1:
+        said = [deciding.verdict]
     compared = {frozenset((c.numerator, c.denominator)) for c in asked.comparisons}
     if certainty == UNDECIDED and len(contenders) > 1 and frozenset(contenders[:2]) not in compared:
         said.append(f"{' and '.join(contenders[:2])} were not compared with each other")
     return "; ".join(said)
+
+
+def _verdict(c: Comparison, several: int) -> str:
+    """With the arms' names where it lacks them and there are others."""
+    named = several < 2 or c.verdict.startswith(c.numerator)
+    return c.verdict if named else f"{c.numerator} / {c.denominator}: {c.verdict}"
 
 
 def _values(found: Iterable[Comparison]) -> dict[str, tuple[float, float, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from analysis import wording
-from analysis.answers import CERTAINTIES, INDICATED, SAME, SHOWN, Answer, Decision
+from analysis.answers import CERTAINTIES, SAME, Answer, Decision
 from analysis.cells import limits_cell, outcome_word
 from analysis.findings import Comparison
 from analysis.page import Grid, Page, Section
@@ -49,11 +49,13 @@ def page(found: Decision) -> Page:
 
 def headline(answer: Answer) -> str:
     """'Training of mnist on cpu of Apple M1: mlx (shown, study first)'."""
+    how = f"{answer.certainty}, study {answer.study}"
+    return f"{_subject(answer)} on {answer.place}: {taken(answer)} ({how})"
+
+
+def _subject(answer: Answer) -> str:
     subject = wording.subject(answer.mode, answer.workload)
-    return (
-        f"{subject[0].upper()}{subject[1:]} on {answer.place}: {taken(answer)} "
-        f"({answer.certainty}, study {answer.study})"
-    )
+    return f"{subject[0].upper()}{subject[1:]}"
 
 
 def taken(answer: Answer) -> str:
@@ -66,16 +68,17 @@ def taken(answer: Answer) -> str:
 def _grid(found: Decision) -> Grid:
     header = (
         "workload", "device", "machine", "choice", "certainty", "metric", "arms", "medians",
-        "ratio [95 %]", "pairs", f"p (Holm, {found.family})", "outcome",
+        "ratio [95 %]", "pairs", f"p (Holm, {found.family})", "outcome over the card",
+        "in its study",
     )  # fmt: skip
     rows = []
     for answer in found.answers:
-        own: tuple[Comparison | None, ...] = answer.comparisons or (None,)
-        for number, c in enumerate(own):
+        own: tuple[Comparison | None, ...] = answer.adjusted or (None,)
+        for number, (c, alone) in enumerate(zip(own, answer.comparisons or (None,), strict=True)):
             first = number == 0
             rows.append(
                 (
-                    wording.subject(answer.mode, answer.workload) if first else "",
+                    _subject(answer) if first else "",
                     answer.place if first else "",
                     answer.machine if first else "",
                     taken(answer) if first else "",
@@ -87,6 +90,7 @@ def _grid(found: Decision) -> Grid:
                     str(c.ratio.n) if c and c.ratio else "",
                     f"{c.p:.2g}" if c and c.p is not None else "",
                     outcome_word(c) if c and c.ratio else answer.certainty,
+                    outcome_word(alone) if alone and alone.ratio else "",
                 )
             )
     return Grid(header, tuple(rows))
@@ -98,9 +102,10 @@ def _medians(answer: Answer, c: Comparison) -> str:
 
 
 def _section(answer: Answer) -> Section:
-    settled = f"What would settle it: `{answer.settle}`" if answer.settle else ""
+    what = "make it surer" if answer.choice else "settle it"
+    settled = f"What would {what}: `{answer.settle}`" if answer.settle else ""
     return Section(
-        title=f"{wording.subject(answer.mode, answer.workload)} on {answer.place}",
+        title=f"{_subject(answer)} on {answer.place}",
         text=(f"{headline(answer)}: {answer.sentence}.", *filter(None, [settled])),
         points=answer.changes or ("What would change it is not known: there is no ratio.",),
         flags=answer.flags,
@@ -144,7 +149,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "framework": answer.framework or None,
         "contenders": list(answer.contenders),
         "certainty": answer.certainty,
-        "decided": answer.certainty in (SHOWN, INDICATED, SAME),
+        "decided": bool(answer.choice) or answer.certainty == SAME,
         "sentence": answer.sentence,
         "metric": answer.metric or None,
         "unit": METRICS[answer.metric].unit if answer.metric else None,
@@ -152,7 +157,10 @@ def _answer(answer: Answer) -> dict[str, Any]:
             arm: dict(zip(("median", "least", "most"), values, strict=True))
             for arm, values in answer.values.items()
         },
-        "comparisons": [_comparison(c) for c in answer.comparisons],
+        "comparisons": [
+            {**_comparison(c), "p_over_card": over.p, "outcome_over_card": over.outcome}
+            for c, over in zip(answer.comparisons, answer.adjusted, strict=True)
+        ],
         "would_change": list(answer.changes),
         "other_answers": [
             {"where": e.where, "choice": e.better, **_comparison(e.comparison)}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from analysis.findings import Comparison
 from analysis.sessions import Session
+from analysis.statistics import holm_pairs
+from analysis.workloads import adjusted
 from tracking.names import METRICS, PRIMARY
 
 if TYPE_CHECKING:
@@ -37,13 +39,14 @@ Prices = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Question:
-    """What one study asks of one place. comparisons: those that answer it, which share arms; refused:
-    why there are none."""
+    """What one study asks of one place. comparisons: those that answer it, which share arms; adjusted:
+    the same as some of many questions that are answered at once; refused: why there are none."""
 
     session: Session
     place: tuple[str, str, str, str]  # workload, mode, machine, device
     metric: str
     comparisons: tuple[Comparison, ...] = ()
+    adjusted: tuple[Comparison, ...] = ()
     refused: str = ""
 
     @property
@@ -155,6 +158,10 @@ def priced(session: Session, known: Sequence[Comparison], prices: Prices) -> lis
             for point in c.points
         )
         label = f"{about.label} at {price:g} USD an hour"
-        return replace(c, metric=COST, label=label, unit=about.unit, points=points)
+        c = replace(c, metric=COST, label=label, unit=about.unit, points=points)
+        if c.p is None:
+            return c
+        # The same numbers in other words.
+        return adjusted(c, session.study, c.p, c.family, holm_pairs(max(1, c.family)))
 
     return [cost(c) for c in timed]

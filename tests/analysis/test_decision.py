@@ -19,6 +19,7 @@ from rows import changed
 
 from analysis import alternatives, decision_report, page, planning
 from analysis.answers import (
+    ALONE,
     CERTAINTIES,
     INDICATED,
     NONE,
@@ -68,7 +69,7 @@ def test_speed_is_the_study_s_own_verdict():
     answer = only("speed", measured("first", speed={MLX: 0.8}))
     assert (answer.choice, answer.framework, answer.certainty) == (MLX, "mlx", SHOWN)
     assert answer.sentence.startswith(f"{MLX} is faster than {TORCH}: training time")
-    assert "95 % interval" in answer.sentence and answer.comparisons[0].family == 1
+    assert "95 % interval" in answer.sentence and answer.adjusted[0].family == 1
     assert answer.settle == "" and answer.place == "cpu of chip of m1"
     assert re.search(rf"{TORCH} needs \d+ % to \d+ % more than {MLX}", answer.changes[0])
 
@@ -228,14 +229,20 @@ def test_p_is_adjusted_over_every_question_of_the_card():
     found = card("speed", language.tinyllama(), language.whisper(), language.bert_of_other_work())
     assert found.family == 3
     by_workload = {answer.workload: answer for answer in found.answers}
-    assert by_workload["tinyllama"].comparisons[0].p == pytest.approx(3 * 2**-7)
+    assert by_workload["tinyllama"].adjusted[0].p == pytest.approx(3 * 2**-7)
+    assert by_workload["tinyllama"].comparisons[0].p == pytest.approx(2**-7)
+    assert by_workload["tinyllama"].certainty == SHOWN
     assert by_workload["tinyllama"].framework == "mlx"
     assert by_workload["whisper_tiny"].framework == "pytorch"
     assert by_workload["bert_tiny"].choice == ""
     six = [language.tinyllama(pairs=6), language.whisper(pairs=6)]
     few = card("speed", *six)
-    assert {answer.certainty for answer in few.answers} == {UNDECIDED}
-    assert all("HOLM-FEW" in [f.name for f in answer.flags] for answer in few.answers)
+    assert {answer.certainty for answer in few.answers} == {ALONE}
+    assert [answer.framework for answer in few.answers] == ["mlx", "pytorch"]
+    for answer in few.answers:
+        names = [flag.name for flag in answer.flags]
+        assert "HOLM-FEW" in names and "UNDECIDED" not in names
+        assert answer.adjusted[0].outcome == "undecided" and "-P pairs=7" in answer.settle
     assert "Holm-adjusted over the 2 questions" in few.notes[0]
 
 
@@ -361,7 +368,8 @@ def test_a_further_question_never_makes_another_surer(extra: int, seed: int):
     more = [measured(f"s{i}", f"other{i}", {MLX: 0.7}, 8, seed=seed + i) for i in range(extra)]
     alone, together = only("speed", first), card("speed", first, *more).answers
     own = next(a for a in together if a.machine == "m1")
-    assert (own.comparisons[0].p or 0) >= (alone.comparisons[0].p or 0)
+    assert (own.adjusted[0].p or 0) >= (alone.adjusted[0].p or 0)
+    assert own.choice == alone.choice
 
 
 # --- for people and machines
