@@ -13,13 +13,14 @@ import click
 from click.shell_completion import ShellComplete, get_completion_class
 
 from entrypoints.commands import Commands, entries, load
+from entrypoints.options import as_written
 
 PROGRAM = "framework-study"
 COMPLETE = "_FRAMEWORK_STUDY_COMPLETE"
 _RUN = "python -m entrypoints"
 
 
-@click.group(cls=Commands, help=__doc__)
+@click.group(cls=Commands, help=as_written(__doc__))
 def group() -> None:
     """Only listed and completed: `main` runs what it names."""
 

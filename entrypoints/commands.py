@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import pkgutil
+import re
 import shlex
 from functools import cache
 from typing import Any
@@ -50,7 +51,7 @@ def about(entry: str) -> str:
         return f"{what} of {rest[0]} in {rest[1]}"
     text = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
     said = (ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0]
-    first = " ".join(said.split())
+    first = re.split(r"(?<=[.?]) |; ", " ".join(said.split()))[0].rstrip(".")
     return first.partition(": ")[2] or first
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
@@ -44,13 +45,14 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, example: str = "", **keywords: Any) -> None:
         super().__init__(*args, **keywords)
+        self.help = as_written(self.help or "")
         self.example = example
         if example:
             self.epilog = f"\b\nExample:\n  {example}"
         self.params = [
             *self.params,
             click.Option(
-                [f"--{JSON}"], type=bool, is_flag=False, flag_value=True, default=False,
+                [f"--{JSON}"], type=bool, metavar="[true|false]", is_flag=False, flag_value=True, default=False,
                 show_default=True, expose_value=False,
                 help="one JSON object on standard output, all else on standard error",
             ),
@@ -79,6 +81,16 @@ class Command(click.Command):
         if code:
             sys.exit(code)
         return value
+
+
+def as_written(text: str) -> str:
+    """A docstring of which click leaves the paragraphs that are command lines as they are.
+
+    >>> as_written("What it does.\\n\\n    python -m it\\n    python -m it --also\\n")
+    'What it does.\\n\\n\\x08\\npython -m it\\npython -m it --also'
+    """
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(f"\b\n{p}" if p.lstrip().startswith("python -m") else p for p in paragraphs)
 
 
 def _ended(run: Callable[[], Any]) -> tuple[int, Any]:
