@@ -14,8 +14,9 @@ import pytest
 
 import models
 from benchmarks import results_page
+from entrypoints import commands
 from measurement.errors import InputError
-from tests.entrypoints.test_mlproject import ENTRIES, command_of
+from tests.entrypoints.test_mlproject import ENTRIES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted(
@@ -51,6 +52,8 @@ RUN_BY = {
     "code_size": "tests/analysis/test_code_in_reports.py",
     "kubernetes": "tests/entrypoints/test_kubernetes.py",
     "doctor": "tests/entrypoints/test_tensorflow_trial.py",
+    "publish": "tests/entrypoints/test_publish.py",
+    "decide": "tests/entrypoints/test_decide.py",
     "hosts": "tests/entrypoints/test_hosts.py",
     **dict.fromkeys(WORKLOADS, "tests/entrypoints/test_every_workload.py"),
     **dict.fromkeys(JOBS, "tests/entrypoints/test_jobs.py"),
@@ -98,7 +101,7 @@ def test_a_run_names_an_entry_point_its_parameters_and_values_it_takes(said: Sai
     if PLACEHOLDER.search(entry):
         return
     assert entry in ENTRIES, said
-    options = {option.name: option for option in command_of(entry).params}
+    options = {option.name: option for option in commands.load(entry).params}
     for name, value in parameters(words):
         assert name in options, said
         if not PLACEHOLDER.fullmatch(value):
@@ -119,12 +122,18 @@ def test_every_entry_point_is_run_by_a_test_and_those_that_people_call_are_docum
 @pytest.mark.parametrize("said", MODULES, ids=lambda said: said.command)
 def test_a_module_is_there_and_knows_the_options(said: Said) -> None:
     words = shlex.split(said.command)
+    if words[2] == "entrypoints":
+        if words[3:] and not PLACEHOLDER.search(words[3]) and words[3] != "completion":
+            assert words[3] in ENTRIES, said
+            words[2:4] = [f"entrypoints.{words[3]}"]
+        else:
+            return
     path = ROOT / (words[2].replace(".", "/") + ".py")
     assert path.exists(), said
     given = [word.partition("=")[0] for word in words[3:] if word.startswith("--")]
     if words[2].startswith("entrypoints."):
         entry = words[2].partition(".")[2]
-        known = {f"--{option.name}" for option in command_of(entry).params}
+        known = {f"--{option.name}" for option in commands.load(entry).params}
     else:
         sources = (path.read_text(), (ROOT / "benchmarks/common.py").read_text())
         known = {
@@ -209,4 +218,4 @@ def test_the_licence_is_the_one_that_the_citation_names() -> None:
 
 def test_commands_are_found_in_blocks_and_in_text() -> None:
     assert len(PROJECT_RUNS) > 30 and len(MODULES) > 10
-    assert isinstance(command_of("study"), click.Command)
+    assert isinstance(commands.load("study"), click.Command)
