@@ -33,6 +33,7 @@ _LISTED = 4  # keys in which conditions differ, before "and so many more"
 _MANY = 100  # pairs, beyond which it is better to look after each and stop
 _ROLES = ("headline", "as shipped", "sweep")  # pairings of two frameworks
 _LOADED = ("blas_loaded", "blas_threads", "target")  # said by blas and threads; of no time
+_UNTRUSTED = ("completion audit", "not in the same state")  # a busy machine's doing, mostly
 _DISTURBED = frozenset({"LOAD", "STOLEN-CPU", "SWAP", "THERMAL", "CPU-QUOTA", "DRIFT"})
 
 
@@ -248,6 +249,10 @@ def _study(answer: Answer, asked: Question, pairs: int, name: str = "") -> str:
     if name or not arms:
         arms = [arm for arm in asked.study.arms if "(again)" not in arm]
     condition = design.get("condition", {})
+    unlike = "not like with like" in answer.sentence  # the usual arms are like
+    disturbed = {flag.name for flag in answer.flags} & _DISTURBED or any(
+        word in answer.sentence for word in _UNTRUSTED
+    )
     usual = {"mode": "train", "dtype": "float32", "dataset": ""}
     given: dict[str, object] = {
         "name": name,
@@ -258,10 +263,10 @@ def _study(answer: Answer, asked: Question, pairs: int, name: str = "") -> str:
         "dtype": str(condition.get("dtype", "float32")),
         "dataset": "synthetic" if design.get("dataset") == "synthetic" else "",
         "epochs": design.get("epochs") if answer.mode == "train" else "",
-        "arms": f"'{', '.join(dict.fromkeys(arms))}'",
+        "arms": "" if unlike else f"'{', '.join(dict.fromkeys(arms))}'",
         "pairs": MOST_LOOKS if pairs > _MANY else pairs,
         "until_resolved": "true" if pairs > _MANY else "",
-        "wait_quiet": 300 if {flag.name for flag in answer.flags} & _DISTURBED else "",
+        "wait_quiet": 300 if disturbed else "",
     }
     return "mlflow run . -e study " + " ".join(
         f"-P {key}={value}"

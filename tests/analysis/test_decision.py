@@ -131,6 +131,18 @@ def test_unequal_work_is_no_ratio():
     assert only("memory", made).certainty == NONE
 
 
+def test_unlike_conditions_send_to_the_usual_arms():
+    answer = only("speed", measured("first", cells={MLX: {"blas": "shipped"}}))
+    assert answer.certainty == NONE and "not like with like" in answer.sentence
+    assert answer.settle == "mlflow run . -e study -P workload=mnist -P device=cpu -P pairs=10"
+
+
+def test_a_failed_audit_sends_to_a_quiet_machine():
+    made = spoil(measured("first"), lambda row: replace(row, flags=("AUDIT",)))
+    answer = only("speed", made)
+    assert answer.certainty == NONE and "-P wait_quiet=300" in answer.settle
+
+
 def test_a_blocking_flag_chooses_nothing():
     plan, rows = measured("first", speed={MLX: 0.5})
     apart = [
