@@ -171,7 +171,7 @@ def analyse(
         arms=tuple(_summary(table, arm, drifts) for arm in study.arms if table.arms[arm]),
         comparisons=tuple(found),
         arrivals=arrived,
-        targets=targets(table, arrived, rng),
+        targets=targets(table, arrived, rng, origins.unfair),
         notes=_notes(table, found),
         trials=tuple(records(table, table.known(SHOWN))),
         curves=curves.trace(table, around.samples),
@@ -183,11 +183,13 @@ def analyse(
 
 
 class _Origins:
-    """What `provenance` says of a set of pairs: the same for every metric that all of them have."""
+    """What `provenance` and `fairness` say of a set of pairs: the same for every metric that all of
+    them have."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self._refusals: dict[tuple[str, ...], str | None] = {}
+        self._unfair: dict[tuple[str, ...], str | None] = {}
         self._flags: dict[tuple[str, ...], tuple[Flag, ...]] = {}
 
     def refusal(self, pairs: fairness.Pairs) -> str | None:
@@ -195,6 +197,12 @@ class _Origins:
         if key not in self._refusals:
             self._refusals[key] = provenance.refusal(self._table, pairs)
         return self._refusals[key]
+
+    def unfair(self, role: str, pairs: fairness.Pairs) -> str | None:
+        key = (role, *self._key(pairs))
+        if key not in self._unfair:
+            self._unfair[key] = fairness.refusal(role, pairs)
+        return self._unfair[key]
 
     def flags(self, pairs: fairness.Pairs) -> tuple[Flag, ...]:
         key = self._key(pairs)
@@ -242,7 +250,7 @@ def _compare(
         return replace(base, not_measured=_reason(pairs, metric))
     refused = (
         origins.refusal(pairs)
-        or fairness.refusal(pairing.role, pairs)
+        or origins.unfair(pairing.role, pairs)
         or _incomparable(metric, pairs)
     )
     if refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,13 +40,16 @@ def arrivals(table: Table) -> dict[tuple[str, str], Arrival]:
 
 
 def targets(
-    table: Table, arrived: dict[tuple[str, str], Arrival], rng: np.random.Generator
+    table: Table,
+    arrived: dict[tuple[str, str], Arrival],
+    rng: np.random.Generator,
+    unfair: Callable[[str, fairness.Pairs], str | None],
 ) -> tuple[Target, ...]:
-    """Time to the target of every fair pairing, in seconds and in epochs."""
+    """Time to the target of every fair pairing, in seconds and in epochs. unfair: `fairness.refusal`."""
     found = []
     for pairing in table.study.comparisons:
         pairs = table.pairs(pairing.numerator, pairing.denominator)
-        if not pairs or not arrived or fairness.refusal(pairing.role, pairs):
+        if not pairs or not arrived or unfair(pairing.role, pairs):
             continue
         for unit in TARGET_UNITS:
             first = [_time_and_budget(a, unit) for _, a, _ in pairs]

@@ -51,10 +51,11 @@ def refusal(table: Table, pairs: Pairs) -> str | None:
 
 def _altered(table: Table, rows: Iterable[Row]) -> str | None:
     signed = [row.start_seconds for row in table.trials() if row.altered is not None]
+    first = min(signed, default=float("inf"))
     for row in rows:
         if row.altered:
             return altered(row)
-        lost = signed and row.start_seconds >= min(signed)
+        lost = row.start_seconds >= first
         if row.altered is None and (lost or any(key in row.tags for key in _SAID_SINCE)):
             return f"ALTERED: {_named(row)} has lost the digest of what it recorded"
         if found := table.resampled.get(row.run_id):

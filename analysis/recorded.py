@@ -37,7 +37,8 @@ def again(row: Row, series: Series) -> dict[str, float]:
     found: dict[str, float] = {}
     for metric, name, percents in _QUANTILES:
         if name in have:
-            found |= {f"{metric}_p{p}": float(np.quantile(have[name], p / 100)) for p in percents}
+            values = np.quantile(have[name], [p / 100 for p in percents]).tolist()
+            found |= {f"{metric}_p{p}": v for p, v in zip(percents, values, strict=True)}
     if "epoch_seconds" in have:
         total = float(have["epoch_seconds"].sum())
         found["train/total_seconds"] = total

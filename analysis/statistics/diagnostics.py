@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import norm
 
 from analysis import flags
 from analysis.flags import Flag
 from analysis.statistics.checks import Values, positive
 from analysis.statistics.ratio import Ratio, unpaired_ratio
 from measurement.errors import InputError
+
+LARGE = 500
+"""Values, from which on orders are no longer drawn."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def autocorrelation(
     """Q10: does a run depend on the one before it? Lag-1 autocorrelation of the log values.
 
     Formula, with x = log value - mean: lag1 = sum x_i x_(i+1) / sum x_i^2 and p = (1 + permutations
-    whose lag-1 is at least the observed) / (1 + permutations) (Wald & Wolfowitz 1943). Flag DRIFT
+    whose lag-1 is at least the observed) / (1 + permutations) (Wald & Wolfowitz 1943); from `LARGE`
+    values on their normal limit, with the mean and variance that they give there. Flag DRIFT
     at p < alpha. Under 4 values, or where nothing varies, p is 1. InputError: a value that is no
     positive finite number. Power is 39 % at 10 runs and 91 % at 30 (AR(1) with 0.8): silence is no licence.
 
@@ -92,8 +97,19 @@ def autocorrelation(
     if n < 4 or scale < 1e-24 * n:  # constant: nothing drifts
         return Autocorrelation(0.0, 1.0, n, ())
     observed = float(np.sum(x[:-1] * x[1:]) / scale)
+    if n >= LARGE:
+        p = _of_many(observed, float(np.sum(x**4)) / scale**2, n)
+        warnings = (flags.drift(arm, observed, p),) if p < alpha else ()
+        return Autocorrelation(observed, p, n, warnings)
     shuffled = rng.permuted(np.broadcast_to(x, (permutations, n)), axis=1)
     reached = np.sum(shuffled[:, :-1] * shuffled[:, 1:], axis=1) / scale >= observed - 1e-12
     p = float((1 + np.sum(reached)) / (1 + permutations))
     warnings = (flags.drift(arm, observed, p),) if p < alpha else ()
     return Autocorrelation(observed, p, n, warnings)
+
+
+def _of_many(lag1: float, fourth: float, n: int) -> float:
+    """One-sided p of a lag-1 by the normal limit; fourth: sum x^4 / (sum x^2)^2, x centred. Mean and
+    variance over all orders: -1 / n and (1 - fourth) / n + (1 - 2 fourth) / (n (n - 1)) - 1 / n^2."""
+    variance = (1 - fourth) / n + (1 - 2 * fourth) / (n * (n - 1)) - 1 / n**2
+    return float(norm.sf((lag1 + 1 / n) / np.sqrt(variance)))

@@ -21,6 +21,10 @@ from measurement.errors import InputError
 MINIMUM_RUNS = 4
 """Per arm: with three, the smallest two-sided permutation p is 2/20 = 0.1."""
 
+LARGE = 500
+"""Runs of the smaller arm, from which on permutations are no longer drawn: at 9,999 of them their own
+error is larger than that of the limit."""
+
 
 @dataclass(frozen=True)
 class Arrival:
@@ -150,7 +154,8 @@ def log_rank(
     second_budgets: Values,
     rng: np.random.Generator,
 ) -> LogRank:
-    """Do two arms reach the target at different times? Permutation log-rank, exact when small.
+    """Do two arms reach the target at different times? Permutation log-rank, exact when small, the
+    normal limit of the same permutations from `LARGE` runs an arm on.
 
     Statistic: sum of `log_rank_scores` over the first arm. The asymptotic test is wrong in small
     samples (6.6 to 6.8 % at 3 to 6 runs); the permutation test needs equal budgets (Wang, Lagakos
@@ -179,6 +184,12 @@ def log_rank(
         refusals.append(flags.budgets(float(budget.min()), float(budget.max())))
     if refusals:
         return LogRank(statistic, None, n, tuple(refusals))
+    warnings = (flags.never(missed, len(t)),) if missed else ()
+    if n >= LARGE:
+        # Hoeffding 1951: scores add up to 0, so the sum of a random part of them has this variance.
+        spread = np.sqrt(len(a) * len(b) / len(t) / (len(t) - 1) * float(np.sum(scores**2)))
+        p = float(2 * stats.norm.sf(abs(statistic) / spread)) if spread > 0 else 1.0
+        return LogRank(statistic, p, n, warnings)
     test = stats.permutation_test(
         (a, b),
         lambda x, y, axis: np.sum(x, axis=axis),
@@ -187,5 +198,4 @@ def log_rank(
         n_resamples=9999,
         rng=rng,
     )
-    warnings = (flags.never(missed, len(t)),) if missed else ()
     return LogRank(statistic, float(test.pvalue), n, warnings)

@@ -8,6 +8,7 @@ from recordings import totals
 from scipy import stats
 
 from analysis.statistics import (
+    diagnostics,
     equivalence,
     paired_ratio,
     percentile_ratio,
@@ -120,3 +121,15 @@ def test_random_state_is_what_was_passed_in():
         autocorrelation(totals("MLX GPU")[:12], np.random.default_rng(7)) for _ in range(2)
     )
     assert one == other
+
+
+@pytest.mark.parametrize("carried", [0.0, 0.15])
+def test_the_autocorrelation_of_many_is_the_limit_of_the_same_orders(carried, monkeypatch):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=150)
+    for i in range(1, 150):
+        x[i] += carried * x[i - 1]
+    drawn = autocorrelation(np.exp(x), np.random.default_rng(1))
+    monkeypatch.setattr(diagnostics, "LARGE", 100)
+    limit = autocorrelation(np.exp(x), np.random.default_rng(1))
+    assert limit.p == pytest.approx(drawn.p, abs=0.01) and limit.lag1 == drawn.lag1

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from analysis.statistics import survival
 from analysis.statistics.survival import arrival, expected_time, log_rank, log_rank_scores
 from measurement.errors import InputError
 
@@ -158,3 +159,16 @@ def test_log_rank_draws_with_the_generator_passed_in():
     one, other = (log_rank(first, second, budgets, budgets, rng(3)) for _ in range(2))
     assert one == other
     assert (one.n, one.warnings, one.refused) == (12, (), None)
+
+
+def test_many_runs_are_tested_by_the_limit_of_the_same_permutations(monkeypatch):
+    rng = np.random.default_rng(5)
+    one, other = rng.lognormal(0, 0.5, 120), rng.lognormal(0.12, 0.5, 130)
+    one[:20] = INF
+    budgets = [9.0] * 120, [9.0] * 130
+    drawn = log_rank(one, other, *budgets, np.random.default_rng(1))
+    monkeypatch.setattr(survival, "LARGE", 100)
+    limit = log_rank(one, other, *budgets, np.random.default_rng(1))
+    assert 0.01 < limit.p < 0.9 and limit.p == pytest.approx(drawn.p, rel=0.1)
+    assert limit.observed_minus_expected == drawn.observed_minus_expected
+    assert [flag.name for flag in limit.warnings] == ["NEVER"]
