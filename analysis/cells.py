@@ -57,7 +57,7 @@ def without_ratio(found: Sequence[Comparison]) -> list[tuple[str, str]]:
     for c in found:
         if c.ratio is None:
             reasons.setdefault(c.verdict, []).append(c.label)
-    return [(reason, ", ".join(labels)) for reason, labels in reasons.items()]
+    return [(reason, ", ".join(dict.fromkeys(labels))) for reason, labels in reasons.items()]
 
 
 def subject(findings: Findings) -> str:
@@ -110,7 +110,9 @@ def behind(c: Comparison | None) -> str:
     if c is None or c.ratio is None:
         return ""
     names = ", ".join(dict.fromkeys(flag.name for flag in c.flags))
-    return f"n = {c.ratio.n} pairs; {f'flags: {names}' if names else 'no flag'}."
+    named = c.numerator in c.verdict or c.role == "resolution"
+    arms = "" if named else f"{c.numerator} over {c.denominator}, "
+    return f"{arms}n = {c.ratio.n} pairs; {f'flags: {names}' if names else 'no flag'}."
 
 
 def resolution_cell(c: Comparison) -> str:

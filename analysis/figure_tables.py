@@ -86,7 +86,7 @@ def arrivals(findings: Findings) -> Grid:
             (
                 arm,
                 unit,
-                f"{a.arrived} of {a.n}",
+                cells.arrived_cell(a),
                 wording.time_text(a.median, unit),
                 f"{low} to {high}" if a.low is not None else "none under 6 trials",
                 wording.time_text(a.expected, unit),

@@ -34,6 +34,8 @@ PARTS = (
 MEMORY = ("memory/process_peak_bytes", "memory/device_peak_bytes")
 ENERGY = ("energy/joules", "energy/watts_mean")
 COST = ("cost/usd",)
+ASKED = ("headline", "version")
+"""Roles of the pairings that a study was made for."""
 SPANS = {
     "epoch": ("epoch_times", "an epoch"),
     "generation": ("generation_times", "a generation"),
@@ -94,18 +96,29 @@ def _ratios(findings: Findings) -> Iterator[_Plan]:
             lambda theme: forest.draw(primary, theme),
             forest.grid(primary, "pairing"),
         )
-    asked = [c for c in findings.comparisons if c.role in ("headline", "version")]
-    lines = [forest.of_metric(c) for c in asked if c.ratio]
-    if lines:
-        first = asked[0]
+    number = 0
+    for _, role, found in cells.by_pairing(findings):
+        lines = [forest.of_metric(c) for c in found if c.ratio]
+        if role not in ASKED or not lines:
+            continue
+        number += 1
         yield _Plan(
-            "ratio_by_metric",
-            f"Ratio by metric: {first.numerator} over {first.denominator}",
+            by_metric(number),
+            f"Ratio by metric: {found[0].numerator} over {found[0].denominator}",
             "Forest plot: ratio of every pair, their median and its 95 % interval for each metric: "
-            + "; ".join(c.verdict for c in asked if c.ratio),
-            lambda theme: forest.draw(lines, theme),
+            + "; ".join(c.verdict for c in found if c.ratio),
+            lambda theme, lines=lines: forest.draw(lines, theme),  # type: ignore[misc]
             forest.grid(lines, "metric"),
         )
+
+
+def by_metric(number: int) -> str:
+    """File name of the picture of the first, second ... pairing that was asked about.
+
+    >>> by_metric(1), by_metric(2)
+    ('ratio_by_metric', 'ratio_by_metric_2')
+    """
+    return "ratio_by_metric" + (f"_{number}" if number > 1 else "")
 
 
 def _panels(findings: Findings, name: str, title: str, metrics: Sequence[str]) -> Iterator[_Plan]:

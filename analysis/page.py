@@ -16,6 +16,7 @@ from analysis.flags import Flag
 
 OUTCOMES = ("better", "worse", "same")
 _AMOUNT = re.compile(r"[-−±]?[\d.]")
+_SHORT = 26  # letters of a cell that is not broken
 _CONTENTS = 5  # sections, from which on a page has a list of them
 
 
@@ -148,7 +149,7 @@ def _anchors(page: Page) -> Callable[[Section], str]:
 
 
 def classes(grid: Grid) -> tuple[str, ...]:
-    """Of each column: 'n' where every cell that is not empty begins with a number, else ''.
+    """Of each column: 'n' where every cell that is not empty begins with a number and is short, else ''.
 
     >>> classes(Grid(("arm", "time", "n"), (("mlx", "1.2 s", ""), ("pytorch", "not measured", "3"))))
     ('', '', 'n')
@@ -156,7 +157,8 @@ def classes(grid: Grid) -> tuple[str, ...]:
     found = []
     for column, _ in enumerate(grid.header):
         filled = [row[column] for row in grid.rows if row[column]]
-        found.append("n" if filled and all(map(_AMOUNT.match, filled)) else "")
+        short = filled and max(map(len, filled)) <= _SHORT
+        found.append("n" if short and all(map(_AMOUNT.match, filled)) else "")
     return tuple(found)
 
 

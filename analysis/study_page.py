@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from analysis import cells, code_size, study_method, wording
-from analysis.figures import CALLS, COST, ENERGY, MEMORY, SPANS, named
+from analysis.figures import ASKED, CALLS, COST, ENERGY, MEMORY, SPANS, by_metric, named
 from analysis.findings import Comparison, Drawing, Findings, Grid
 from analysis.page import Page, Section
 from tracking.names import DETAILS, METRICS, QUALITIES
@@ -87,9 +87,7 @@ def verdicts(findings: Findings) -> tuple[str, ...]:
 
 def _headline(findings: Findings, metrics: Sequence[str]) -> list[Comparison]:
     """What the study was made to ask, in some metrics."""
-    return [
-        c for c in findings.comparisons if c.role in ("headline", "version") and c.metric in metrics
-    ]
+    return [c for c in findings.comparisons if c.role in ASKED and c.metric in metrics]
 
 
 def medians(findings: Findings, metrics: Sequence[str]) -> Grid | None:
@@ -109,7 +107,9 @@ def medians(findings: Findings, metrics: Sequence[str]) -> Grid | None:
 def _answers(found: Sequence[Comparison]) -> tuple[str, ...]:
     """The verdict on each metric, why there is none, equal reasons together."""
     said = [
-        f"{c.verdict}." if c.label in c.verdict else f"{c.label}: {c.verdict}."
+        f"{c.verdict}."
+        if c.label in c.verdict
+        else f"{c.numerator} over {c.denominator}, {c.label}: {c.verdict}."
         for c in found
         if c.ratio
     ]
@@ -210,7 +210,7 @@ def _targets(findings: Findings) -> Grid:
                 f"{wording.time_text(one.median, unit)} / {wording.time_text(other.median, unit)}",
                 f"{wording.time_text(one.expected, unit)} / "
                 f"{wording.time_text(other.expected, unit)}",
-                f"{cells.arrived_cell(one)} / {cells.arrived_cell(other)}",
+                f"{one.arrived} of {one.n} / {other.arrived} of {other.n}",
                 f"{target.test.p:.2g}"
                 if target.test.p is not None
                 else f"no test: {target.test.refused}",
@@ -269,7 +269,7 @@ def _roofline(findings: Findings, drawings: Sequence[Drawing]) -> Section:
 def _every_metric(findings: Findings, drawings: Sequence[Drawing]) -> Section:
     return Section(
         "Every metric of every pairing",
-        drawings=named(drawings, "ratio_by_metric"),
+        drawings=tuple(one for one in drawings if one.name.startswith(by_metric(1))),
         parts=tuple(_pairing(heading, found) for heading, _, found in cells.by_pairing(findings)),
     )
 

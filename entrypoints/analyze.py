@@ -20,6 +20,7 @@ from analysis import (
     scaling,
     scaling_figures,
     scaling_report,
+    study_page,
     sweep,
     sweep_figures,
     sweep_report,
@@ -241,10 +242,8 @@ class _Written(NamedTuple):
 def _compared(findings: Findings, every_metric: bool) -> _Written:
     """The report of a study that compares a few arms."""
     drawings = figures.draw(findings)
-    files = {
-        "report.md": report.markdown(findings, drawings),
-        "report.html": report.html(findings, drawings),
-    }
+    shown = study_page.page(findings, drawings)
+    files = {"report.md": page.markdown(shown), "report.html": page.html(shown)}
     return _Written(files, drawings, findings.headline, report.terminal(findings, every_metric))
 
 
