@@ -136,7 +136,7 @@ def _arm(name: str, blocks: Sequence[Block], rng: np.random.Generator) -> Arm:
         )
     if late > 0.05:
         flags.append(
-            f"LATE: {100 * late:.0f} % of the requests were sent late, all connections busy"
+            f"LATE: {100 * late:.0f} % of the requests were sent late: connections or this machine were busy"
         )
     found = tuple(bootstrap(latencies, q, rng) for q in QUANTILES)
     return Arm(name, requests, failed, errors, rate, offered, late, found, tuple(flags))

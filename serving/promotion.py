@@ -17,6 +17,7 @@ from analysis.findings import Comparison, Findings
 from analysis.flags import BLOCKING
 from analysis.table import Table, build, check_values
 from measurement.errors import InputError
+from measurement.schedule import AGAIN
 from tracking import read, registry
 from tracking.names import METRICS
 
@@ -64,9 +65,9 @@ def judge(
     _same_data(champion, challenger)
     if (champion.study, champion.machine) != (challenger.study, challenger.machine):
         return _apart(champion, challenger, metric, margin)
-    if champion.arm == challenger.arm:
+    if _arm(champion) == _arm(challenger):
         raise InputError(
-            f"not promoted: both are trials of the arm '{champion.arm}' of study '{champion.study}', "
+            f"not promoted: both are trials of the arm '{_arm(champion)}' of study '{champion.study}', "
             "which differ in their seed: the better one is better by chance"
         )
     return _together(champion, challenger, metric, margin, analysed)
@@ -91,9 +92,9 @@ def _together(
     quality = study.quality if study.target else metric
     asked = tuple(dict.fromkeys((*declared, metric, quality)))
     findings = analysed(replace(study, family=asked, margin=min(margin, study.margin)))
-    pair = (challenger.arm, champion.arm)
+    pair = _arm(challenger), _arm(champion)
     own = [
-        _as_seen(c, challenger.arm)
+        _as_seen(c, pair[0])
         for c in findings.comparisons
         if {c.numerator, c.denominator} == {*pair} and c.role not in _ASIDE
     ]
@@ -113,10 +114,15 @@ def _together(
     first, margin = found[metric], found[metric].margin
     if first.outcome == "better":
         return Grounds(_said(first, found[quality]), (study.name,), margin)
-    better = [
-        c for n, c in found.items() if n in declared and n != metric and c.outcome == "better"
-    ]
-    worse = [c for n, c in found.items() if n in declared and n != metric and c.outcome == "worse"]
+    others = [c for n, c in found.items() if n in declared and n != metric]
+    better = [c for c in others if c.outcome == "better"]
+    worse = [c for c in others if c.outcome == "worse"]
+    doubt = _doubtful(findings, pair)
+    if doubt and any(registry.timed(c.metric) for c in (*better, *worse)):
+        raise InputError(
+            f"not promoted: the same by {metric}, and {doubt}, so that its times decide nothing; repeat "
+            "the study on a quiet machine"
+        )
     if worse:
         raise InputError(f"not promoted: the same by {metric}, but {worse[0].verdict}")
     if not better:
@@ -126,6 +132,22 @@ def _together(
             "significantly better; the champion stays"
         )
     return Grounds(_said(first, *better), (study.name,), margin)
+
+
+def _arm(row: Row) -> str:
+    """The second copy of an arm, by which a machine is compared with itself, is the same condition."""
+    return row.arm.replace(AGAIN, "").strip()
+
+
+def _doubtful(findings: Findings, pair: tuple[str, str]) -> str:
+    """What disturbed the clocks of more than half of an arm's trials; "" where nothing did."""
+    for arm in pair:
+        trials = [str(one["flags"]).split() for one in findings.trials if one["arm"] == arm]
+        found = [registry.DOUBTFUL_TIMES.intersection(flags) for flags in trials]
+        spoilt = sum(map(bool, found))
+        if 2 * spoilt > len(trials):
+            return f"{', '.join(sorted(set().union(*found)))} in {spoilt} of {len(trials)} trials of '{arm}'"
+    return ""
 
 
 def _as_seen(c: Comparison, challenger: str) -> Comparison:

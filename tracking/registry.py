@@ -149,16 +149,18 @@ def unfit(row: Row, metric: str, workload: str, framework: str | None = None) ->
         return "no evidence of equal work"
     if row.receipt is None:
         return "no work receipt"
-    bad = DISQUALIFYING
-    timed = names.METRICS[metric].unit in _TIMED_UNITS or metric.startswith("hardware/")
-    if timed:
-        bad = bad | DOUBTFUL_TIMES
+    bad = DISQUALIFYING | DOUBTFUL_TIMES if timed(metric) else DISQUALIFYING
     if found := sorted(bad.intersection(row.flags)):
         return "flag " + " ".join(found)
     value = row.metrics.get(metric)
     if value is None or not math.isfinite(value) or abs(value) > _BEYOND:
         return f"{metric} not measured"
     return None
+
+
+def timed(metric: str) -> bool:
+    """Whether what disturbs a clock makes a metric doubtful."""
+    return names.METRICS[metric].unit in _TIMED_UNITS or metric.startswith("hardware/")
 
 
 def _nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,10 +65,8 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integrity, "ask", lambda folder, items: digits(items))
 
 
-def test_a_sound_model_answers_in_a_process_of_its_own(
-    experiment: str, framework: str, tmp_path: Path
-) -> None:
-    row, uri, _ = make(experiment, framework, tmp_path / "trial")
+def test_a_sound_model_answers_in_a_process_of_its_own(experiment: str, tmp_path: Path) -> None:
+    row, uri, _ = make(experiment, "mlx", tmp_path / "trial")
     assert integrity.prove(row, uri) == Proof(True, 8)
     others = replace(row, tags=row.tags | {names.TRAINED: "0" * 64})
     with pytest.raises(InputError, match="changed after the training"):
@@ -172,8 +171,18 @@ def test_other_answers_are_found(logged: Logged, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
 
 
-def test_a_model_that_cannot_be_asked_says_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be loaded or asked"):
+def test_a_model_that_cannot_be_asked_says_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho no such flavour >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(InputError, match="cannot be loaded or asked: no such flavour"):
+        integrity.ask(tmp_path / "none", ITEMS)
+    script.write_text("#!/bin/sh\nsleep 5\n")
+    monkeypatch.setattr(integrity, "_SECONDS", 0.2)
+    with pytest.raises(InputError, match="did not answer within"):
         integrity.ask(tmp_path / "none", ITEMS)
 
 

@@ -17,9 +17,7 @@ from mlflow.entities import LoggedModelStatus
 from safetensors.numpy import load_file, save_file
 from served import CONFIG, digits, images, weights, write_trial
 
-import models
 from measurement.errors import InputError
-from models.parameters import draw
 from serving import log, mlx_flavor, trained
 
 # Run where the project is not: loads, predicts batches of 1 and 7, a table, and in other threads.
@@ -215,18 +213,3 @@ def test_a_model_names_no_library_to_load(tmp_path: Path) -> None:
     x = images(3)
     plain = mlflow.pyfunc.load_model(str(tmp_path / "model"), model_config={"blas": "shipped"})
     assert plain.predict(x).tolist() == digits(x).tolist()
-
-
-@pytest.mark.parametrize("workload", ["bert_tiny", "deit_small", "eis_predictor", "transformer_lm"])
-def test_an_exported_model_takes_a_batch_of_any_size(tmp_path: Path, workload: str) -> None:
-    """Of another size than the example's, which a graph may hold fast."""
-    config = models.load(workload, "config").SMOKE
-    values = draw(config.parameters(), 0)
-    save_file(values, tmp_path / "weights.safetensors")
-    spec = {"workload": workload, "framework": "pytorch", **vars(config)}
-    (tmp_path / "config.json").write_text(json.dumps(spec))
-    log.save_model(tmp_path, tmp_path / "model")
-    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
-    items = np.concatenate([config.example()] * 3)
-    for count in (1, 3, 5):
-        assert len(model.predict(items[:count])) == count

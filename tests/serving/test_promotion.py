@@ -193,10 +193,28 @@ def test_two_seeds_of_one_arm_differ_by_chance(judge: Judge) -> None:
 
 
 def test_arms_that_no_one_compared_are_named(judge: Judge) -> None:
+    plan = replace(sound()[0], comparisons=sound()[0].comparisons[1:])  # the machine with itself
     with pytest.raises(
-        InputError, match="compares no 'mlx blas=mkl' with 'pytorch blas=mkl .again.'"
+        InputError, match="compares no 'mlx blas=mkl' with 'pytorch blas=mkl' by eval"
     ):
-        judge(list(sound()[1]), champion=AGAIN, challenger=MLX)
+        judge(list(sound()[1]), plan=plan)
+
+
+def test_the_second_copy_of_an_arm_is_that_arm(judge: Judge) -> None:
+    rows = list(sound()[1])
+    assert judge(rows, champion=AGAIN).sentences == judge(rows).sentences
+    with pytest.raises(InputError, match="better by chance"):
+        judge(rows, champion=AGAIN, challenger=TORCH)
+
+
+def test_times_of_a_busy_machine_decide_nothing(judge: Judge) -> None:
+    rows = [replace(row, flags=("LOAD",)) for row in sound()[1]]
+    with pytest.raises(InputError, match="not promoted: the same by .*LOAD in 8 of 8 trials"):
+        judge(rows)
+    better = changed(rows, MLX, metrics={QUALITY: 1.02})
+    assert judge(better).studies == ("mnist-cpu",)  # of a quality they say nothing
+    some = [replace(r, flags=("LOAD",)) if r.pair == 1 else r for r in sound()[1]]
+    assert judge(some).studies == ("mnist-cpu",)
 
 
 @pytest.mark.parametrize("margin", [0.0, -1.0, 0.5, float("nan")])
