@@ -126,10 +126,11 @@ def _together(
     if worse:
         raise InputError(f"not promoted: the same by {metric}, but {worse[0].verdict}")
     if not better:
+        few = next((str(flag) for c in others for flag in c.flags if flag.name == "HOLM-FEW"), "")
         raise InputError(
             f"not promoted: the same within {wording.percent(first.margin)} by {metric}, and nothing that "
             f"study '{study.name}' declared ({', '.join(n for n in declared if n != metric)}) is "
-            "significantly better; the champion stays"
+            f"significantly better; the champion stays{f' ({few})' * bool(few)}"
         )
     return Grounds(_said(first, *better), (study.name,), margin)
 

@@ -186,6 +186,14 @@ def test_too_few_pairs_give_no_verdict(judge: Judge) -> None:
         judge(rows)
 
 
+def test_six_pairs_are_too_few_for_two_metrics(judge: Judge) -> None:
+    plan = signed.study(6)
+    with pytest.raises(
+        InputError, match="nothing .* is significantly better; .*HOLM-FEW.* takes 7"
+    ):
+        judge(signed.rows(plan)[0], plan=plan)
+
+
 def test_two_seeds_of_one_arm_differ_by_chance(judge: Judge) -> None:
     rows = list(sound()[1])
     with pytest.raises(InputError, match="better by chance"):
