@@ -213,6 +213,7 @@ def _conditions(spec: TrialSpec, config: Any) -> dict[str, Any]:
         "dtype": "float32",
         "compile": "on",
         "compile_inference": "on",
+        "settings": "none",
         "numerics": {
             "blas_name": "mkl", "blas_loaded": "mkl 2026.1", "blas_threads": "2", "tf32": "off",
             "pool_threads": "2",

@@ -24,35 +24,41 @@ NOTE, PARENT, COLOUR = "mlflow.note.content", "mlflow.parentRunId", "mlflow.runC
 VERDICT = "verdict"
 """Tag of a study's run, a column of the views."""
 _VIEW = "mlflow.sharedViewState."
-_VERSION_TAG, VERSION = "study.views", "1"
-"""Of the experiment: the views that it has got. One that a user has deleted or changed stays so."""
+_VERSION_TAG, VERSION = "mlflow.framework-study.views", "1"
+"""Of the experiment: the views that it has got. One that a user has deleted or changed stays so. Pages
+hide what begins with `mlflow.`."""
 _KEPT = 20  # views of single studies; MLflow's pages offer 40 in all
 _LONGEST = 8000  # characters of a tag
 
 # Okabe & Ito, in the order in which the report colours its arms.
 COLOURS = {"mlx": "#0072B2", "pytorch": "#D55E00", "jax": "#CC79A7", "tensorflow": "#009E73"}
 
-_CONDITION = ("workload", "framework", "device", "blas", "preset")
+_CONDITION = ("workload", "framework", "device")
+_MORE = ("blas", "preset", "seed")  # of the condition, after the results
 _RESULTS = (
     "train/total_seconds", "train/items_per_second", "inference/items_per_second",
     "inference/latency_seconds_p50", "memory/process_peak_bytes", "energy/joules", "eval/accuracy",
 )  # fmt: skip
 # Columns that are always there, by the names that the table has for them.
 _FIRST = ("attributes.`Run Name`", "runDateAndNestInfo", "duration")
-_WIDTH, _WIDTHS = 170, {VERDICT: 420, "flags": 130, "device": 90, "blas": 110, "seed": 80}
+_WIDTH = 150
+_WIDTHS = {VERDICT: 380, "workload": 110, "framework": 100, "device": 80, "blas": 90, "preset": 80,
+           "seed": 70, "flags": 120}  # fmt: skip
 _BY_EPOCH = ("train/loss", "eval/accuracy", "train/epoch_seconds", "train/epoch_items_per_second")
 
 
 @dataclass(frozen=True)
 class View:
     """One saved view. columns: ("params" | "tags" | "metrics", key). filter: as in the search field.
-    groups: tags whose values make one row, and one line of a chart, each; folded: values of the only one
+    order: the metric that rows are sorted by, the better ones first; "" = time, where children fold
+    below their parents. groups: tags whose values make one row, and one line of a chart, each; folded: values of the only one
     whose runs are hidden below that row at first. charts: metrics with a chart at the top."""
 
     key: str
     name: str
     columns: tuple[tuple[str, str], ...]
     filter: str = ""
+    order: str = ""
     groups: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
     charts: tuple[str, ...] = ()
@@ -70,6 +76,9 @@ class View:
                 for name, (_, key) in zip(columns, self.columns, strict=True)
             },
         }
+        if self.order:
+            state["orderByKey"] = f"metrics.`{self.order}`"
+            state["orderByAsc"] = names.METRICS[self.order].better == "lower"
         if self.groups:
             keys = [{"mode": "tag", "groupByData": key} for key in self.groups]
             state["groupBy"] = {"aggregateFunction": "average", "groupByKeys": keys}
@@ -111,18 +120,19 @@ def general() -> tuple[View, ...]:
     """The views of every experiment."""
     results = tuple(("metrics", key) for key in _RESULTS)
     condition = tuple(("params", key) for key in _CONDITION)
-    flags = (("tags", "flags"),)
+    more = tuple(("params", key) for key in _MORE)
     return (
         View(
             "studies",
             "Studies, their trials below them",
-            (("tags", VERDICT), *condition, *flags, *results),
+            (("tags", VERDICT), *condition, ("tags", "flags"), *results, *more),
         ),
         View(
             "frameworks",
             "Framework against framework, by epoch",
-            (*condition, *results),
+            (*condition, *results, *more),
             filter=f"tags.{names.KIND} = 'trial'",
+            order="train/total_seconds",
             groups=("workload", "framework", "blas"),
             charts=_BY_EPOCH,
         ),
@@ -143,6 +153,7 @@ def of_study(name: str, design: Mapping[str, Any]) -> View:
         f"Study {name}, arm by arm",
         (*(("metrics", key) for key in columns), ("tags", "flags"), ("params", "seed")),
         filter=f"tags.study = '{name}' and tags.{names.KIND} = 'trial'",
+        order=metric,
         groups=("arm",),
         folded=tuple(design["arms"]),
         charts=tuple(by_epoch) if training else (),
@@ -198,8 +209,7 @@ def of_run(tags: Mapping[str, str], present: Mapping[str, str], kind: str) -> di
         entry = f"{workload}_{framework}" if kind == "trial" and framework else "study"
         found |= {
             "mlflow.source.type": "PROJECT",
-            "mlflow.source.name": "framework-study",
-            "mlflow.project.entryPoint": entry,
+            "mlflow.source.name": entry,  # the column shows its beginning only
         }
     source = "mlflow.source.name" in present
     return {key: value for key, value in found.items() if not (source and key != COLOUR)}

@@ -17,10 +17,21 @@ DESIGN: dict[str, Any] = {
 VIEW = "mlflow.sharedViewState."
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('views') / 'mlflow.db'}"
+
+
 @pytest.fixture
-def client(tmp_path, monkeypatch) -> MlflowClient:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+def client(store, monkeypatch) -> MlflowClient:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     return MlflowClient()
+
+
+@pytest.fixture
+def experiment(client, request) -> str:
+    """One of this test's own."""
+    return str(client.create_experiment(request.node.name))
 
 
 def state(value: str) -> dict[str, Any]:
@@ -51,29 +62,33 @@ def test_what_does_not_train_has_no_charts_by_epoch() -> None:
     assert found["selectedColumns"][0] == "metrics.`inference/total_seconds`"
 
 
-def test_an_experiment_gets_views_once_and_keeps_what_users_did(client: MlflowClient) -> None:
-    client.set_experiment_tag("0", views.NOTE, "mine")
-    views.publish(client, "0", "", {})
-    tags = client.get_experiment("0").tags
+def test_an_experiment_gets_views_once_and_keeps_what_users_did(
+    client: MlflowClient, experiment: str
+) -> None:
+    client.set_experiment_tag(experiment, views.NOTE, "mine")
+    views.publish(client, experiment, "", {})
+    tags = client.get_experiment(experiment).tags
     assert {VIEW + "studies", VIEW + "frameworks"} <= set(tags)
     assert tags[views.NOTE] == "mine"
-    client.delete_experiment_tag("0", VIEW + "frameworks")
-    views.publish(client, "0", "one", DESIGN)
-    tags = client.get_experiment("0").tags
+    client.delete_experiment_tag(experiment, VIEW + "frameworks")
+    views.publish(client, experiment, "one", DESIGN)
+    tags = client.get_experiment(experiment).tags
     assert VIEW + "frameworks" not in tags and VIEW + "study-one" in tags
-    client.set_experiment_tag("0", VIEW + "study-one", "changed")
-    views.publish(client, "0", "one", DESIGN)
-    assert client.get_experiment("0").tags[VIEW + "study-one"] == "changed"
+    client.set_experiment_tag(experiment, VIEW + "study-one", "changed")
+    views.publish(client, experiment, "one", DESIGN)
+    assert client.get_experiment(experiment).tags[VIEW + "study-one"] == "changed"
 
 
-def test_only_the_newest_studies_keep_a_view(client: MlflowClient, monkeypatch) -> None:
+def test_only_the_newest_studies_keep_a_view(
+    client: MlflowClient, experiment: str, monkeypatch
+) -> None:
     monkeypatch.setattr(views, "_KEPT", 3)
     clock = iter(range(1, 100))
     monkeypatch.setattr(views.time, "time", lambda: float(next(clock)))
-    client.set_experiment_tag("0", VIEW + "a-users-own", "{}")
+    client.set_experiment_tag(experiment, VIEW + "a-users-own", "{}")
     for name in "abcde":
-        views.publish(client, "0", name, DESIGN)
-    left = {key.removeprefix(VIEW) for key in client.get_experiment("0").tags if VIEW in key}
+        views.publish(client, experiment, name, DESIGN)
+    left = {key.removeprefix(VIEW) for key in client.get_experiment(experiment).tags if VIEW in key}
     assert left == {"a-users-own", "studies", "frameworks", "study-c", "study-d", "study-e"}
 
 
@@ -81,20 +96,22 @@ def test_a_run_has_its_frameworks_colour_and_its_source() -> None:
     tags = {"framework": "mlx", "workload": "mnist"}
     found = views.of_run(tags, {}, "trial")
     assert found[views.COLOUR] == views.COLOURS["mlx"]
-    assert found["mlflow.project.entryPoint"] == "mnist_mlx"
+    assert found["mlflow.source.name"] == "mnist_mlx"
     given = views.of_run(tags, {"mlflow.source.name": "study"}, "trial")
     assert given == {views.COLOUR: views.COLOURS["mlx"]}  # `mlflow run` has said it
     assert views.of_run({}, {}, "probe") == {}
 
 
-def test_a_study_says_what_it_found(client: MlflowClient) -> None:
-    run = client.create_run("0").info.run_id
+def test_a_study_says_what_it_found(client: MlflowClient, experiment: str) -> None:
+    run = client.create_run(experiment).info.run_id
     views.conclude(run, "one", DESIGN, "mlx is faster.\nNothing else is known.")
     tags = client.get_run(run).data.tags
     assert tags[views.VERDICT] == "mlx is faster."
     assert f"runs/{run}/artifacts/report/report.html" in tags[views.NOTE]
     assert "mlx is faster." in tags[views.NOTE] and "6 blocks" in tags[views.NOTE]
-    assert views.link(run, "one").startswith("http://127.0.0.1:5000/#/experiments/0/runs?view")
+    assert views.link(run, "one").startswith(
+        f"http://127.0.0.1:5000/#/experiments/{experiment}/runs?view"
+    )
 
 
 def test_without_a_verdict_a_study_says_so() -> None:
