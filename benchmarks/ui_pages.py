@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from statistics import median
 from typing import Any
 
 import mlflow
+import psutil
 from mlflow.tracking import MlflowClient
 
 from benchmarks import recorded, stores
@@ -197,34 +198,56 @@ def found(uri: str, study: str) -> tuple[str, str]:
     return top.info.run_id, first.info.run_id
 
 
+Visits = dict[str, list[tuple[float, float]]]
+
+
 def measure(
     uri: str, folder: Path, repeats: int, pictures: Path | None, report: Any = say
-) -> dict[str, list[float]]:
-    """Page -> its seconds, visit by visit, all pages once before any of them comes again."""
+) -> Visits:
+    """Page -> (its seconds, those of processors in the server and the browser) of each visit, all pages
+    once before any of them comes again."""
     found_runs = found(uri, STUDY)
-    seconds: dict[str, list[float]] = {}
+    visits: Visits = {}
     with stores.server(uri, folder) as address, browser() as driver:
         for number in range(repeats):
             for page in pages("0", STUDY, *found_runs):
+                before = _processors()
                 taken = visit(driver, address, page)
-                seconds.setdefault(page.name, []).append(taken)
-                report(f"{number + 1}/{repeats} {page.name}: {taken:.2f} s")
+                used = sum(now - before.get(pid, 0.0) for pid, now in _processors().items())
+                visits.setdefault(page.name, []).append((taken, used))
+                report(
+                    f"{number + 1}/{repeats} {page.name}: {taken:.2f} s, {used:.2f} of processors"
+                )
                 if pictures and number == 0:
                     time.sleep(1)  # what is drawn last
                     shoot(driver, pictures, page.name)
-    return seconds
+    return visits
 
 
-def table(seconds: dict[str, list[float]]) -> str:
+def _processors() -> dict[int, float]:
+    """Seconds of processors that each process below this one has used so far."""
+    used = {}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a tab's, ended meanwhile
+            times = process.cpu_times()
+            used[process.pid] = times.user + times.system
+    return used
+
+
+def table(visits: Visits) -> str:
     """Markdown: a line for each page."""
     lines = [
-        "| page | first visit, s | median of the later ones, s | longest, s |",
-        "|---|---|---|---|",
+        "| page | first visit, s | later ones, median, s | longest, s | processors, median, s |",
+        "|---|---|---|---|---|",
     ]
-    for name, values in seconds.items():
-        later = f"{median(values[1:]):.2f}" if values[1:] else ""
-        over = " (over the limit)" if median(values) > LIMIT_SECONDS else ""
-        lines.append(f"| {name}{over} | {values[0]:.2f} | {later} | {max(values):.2f} |")
+    for name, found in visits.items():
+        seconds = [taken for taken, _ in found]
+        later = median(seconds[1:] or seconds)
+        over = " (over the limit)" if later > LIMIT_SECONDS else ""
+        used = median(used for _, used in found)
+        lines.append(
+            f"| {name}{over} | {seconds[0]:.2f} | {later:.2f} | {max(seconds):.2f} | {used:.2f} |"
+        )
     return "\n".join(lines)
 
 
@@ -245,14 +268,14 @@ def main(words: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as name:
             say(f"recording a study of {options.runs} trials")
             uri = made(Path(name), options.runs)
-            seconds = measure(uri, Path(name), options.repeats, pictures)
+            visits = measure(uri, Path(name), options.repeats, pictures)
             os.chdir("/")
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    print(table(seconds))
+    print(table(visits))
     if output:
-        facts = {"runs": options.runs, "machine": machine.facts(), "seconds": seconds}
+        facts = {"runs": options.runs, "machine": machine.facts(), "visits": visits}
         output.write_text(json.dumps(facts, indent=1))
     return 0
 

@@ -44,15 +44,20 @@ _FIRST = ("attributes.`Run Name`", "runDateAndNestInfo", "duration")
 _WIDTH = 150
 _WIDTHS = {VERDICT: 380, "workload": 110, "framework": 100, "device": 80, "blas": 90, "preset": 80,
            "seed": 70, "flags": 120}  # fmt: skip
-_BY_EPOCH = ("train/loss", "eval/accuracy", "train/epoch_seconds", "train/epoch_items_per_second")
+_BLOCKS = "tags.`pair`"  # every arm once in each
+_BY_EPOCH = ("train/loss", "eval/accuracy", "train/epoch_seconds")
+# Sections of charts of every training, by what the names of metrics begin with.
+_CLOSED = ("audit", "code", "eval", "hardware", "inference", "machine", "memory", "target", "train",
+           "System metrics")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class View:
     """One saved view. columns: ("params" | "tags" | "metrics", key). filter: as in the search field.
-    order: the metric that rows are sorted by, the better ones first; "" = time, where children fold
-    below their parents. groups: tags whose values make one row, and one line of a chart, each; folded: values of the only one
-    whose runs are hidden below that row at first. charts: metrics with a chart at the top."""
+    order: what rows are sorted by, "" = time, where children fold below their parents and these come
+    too; a page has the first hundred of many runs, which must not be the best ones. groups: tags whose
+    values make one row, and one line of a chart, each; folded: values of the only one whose runs are
+    hidden below that row at first. charts: metrics with a chart at the top."""
 
     key: str
     name: str
@@ -77,8 +82,7 @@ class View:
             },
         }
         if self.order:
-            state["orderByKey"] = f"metrics.`{self.order}`"
-            state["orderByAsc"] = names.METRICS[self.order].better == "lower"
+            state |= {"orderByKey": self.order, "orderByAsc": True}
         if self.groups:
             keys = [{"mode": "tag", "groupByData": key} for key in self.groups]
             state["groupBy"] = {"aggregateFunction": "average", "groupByKeys": keys}
@@ -91,9 +95,8 @@ class View:
 
 
 def _charts(metrics: Sequence[str]) -> dict[str, Any]:
-    """Lines by epoch in a section of their own; MLflow adds those of all other metrics, and sorts sections
-    by name."""
-    section = {"uuid": "study", "name": "arms, by epoch", "display": True, "isReordered": False}
+    """Lines by epoch in a section of their own, which MLflow's order by name puts first. The sections
+    that MLflow makes of all other metrics are closed: drawing forty charts takes seconds."""
     cards = [
         {
             "uuid": f"study {metric}",
@@ -112,8 +115,21 @@ def _charts(metrics: Sequence[str]) -> dict[str, Any]:
         }
         for metric in metrics
     ]
-    section |= {"deleted": False, "isGenerated": False}
-    return {"compareRunCharts": cards, "compareRunSections": [section]}
+    common = {"isReordered": False, "deleted": False}
+    sections = [
+        {
+            "uuid": "study",
+            "name": "arms, by epoch",
+            "display": True,
+            "isGenerated": False,
+            **common,
+        },
+        *(
+            {"uuid": f"of {name}", "name": name, "display": False, "isGenerated": True, **common}
+            for name in _CLOSED
+        ),
+    ]
+    return {"compareRunCharts": cards, "compareRunSections": sections}
 
 
 def general() -> tuple[View, ...]:
@@ -132,7 +148,7 @@ def general() -> tuple[View, ...]:
             "Framework against framework, by epoch",
             (*condition, *results, *more),
             filter=f"tags.{names.KIND} = 'trial'",
-            order="train/total_seconds",
+            order=_BLOCKS,
             groups=("workload", "framework", "blas"),
             charts=_BY_EPOCH,
         ),
@@ -153,7 +169,7 @@ def of_study(name: str, design: Mapping[str, Any]) -> View:
         f"Study {name}, arm by arm",
         (*(("metrics", key) for key in columns), ("tags", "flags"), ("params", "seed")),
         filter=f"tags.study = '{name}' and tags.{names.KIND} = 'trial'",
-        order=metric,
+        order=_BLOCKS,
         groups=("arm",),
         folded=tuple(design["arms"]),
         charts=tuple(by_epoch) if training else (),
