@@ -4,7 +4,7 @@
 
 Two studies of one name are recorded on two machines, each in an SQLite store of its own. A server of
 deploy/lab is started on an empty PostgreSQL; the admin's first password is changed, an account made, and
-both histories are published by it, one of them through a SIGKILL every few seconds. The studies are
+both histories are published by it, one of them through three SIGKILLs. The studies are
 analysed over the server. Then backup.sh, the database and the files are thrown away, restore.sh into an
 empty PostgreSQL, and every run, point, tag, file and model is read again and compared. Last: a damaged
 backup must be refused. Exit code 1 if anything differs.
@@ -168,25 +168,31 @@ def script(name: str, environment: Mapping[str, str], *words: str) -> str:
     return done.stdout.strip()
 
 
-def publish(source: str, kill_after: float = 0.0) -> str:
-    """One history to the account in use; killed after so many seconds if it is not done by then."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "entrypoints.publish", "--source", source],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=ends_with_parent(),
-    )
-    try:
-        out, err = process.communicate(timeout=kill_after or None)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return ""
-    if process.returncode:
-        raise InputError(f"publish ended with {process.returncode}: {err.strip()[-500:]}")
-    return out.strip()
+def publish(source: str, kill: Callable[[], bool] = lambda: False) -> str:
+    """One history to the account in use; "" where it was killed, as soon as `kill` says so."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "entrypoints.publish", "--source", source],
+            cwd=ROOT,
+            stdout=out,
+            stderr=err,
+            preexec_fn=ends_with_parent(),
+        )
+        try:
+            while process.poll() is None:
+                if kill():
+                    process.kill()
+                    process.wait()
+                    return ""
+                time.sleep(0.02)
+        finally:
+            process.kill()
+            process.wait()
+        out.seek(0), err.seek(0)
+        if process.returncode:
+            said = err.read().strip()[-500:]
+            raise InputError(f"publish ended with {process.returncode}: {said}")
+        return out.read().strip()
 
 
 # --- what is compared
@@ -265,7 +271,7 @@ def drill(
                 users("grant", USER, "Default", "EDIT")
             with account(address, USER, password):
                 for number, source in enumerate(sources, start=1):
-                    _interrupted(source, kills if number == len(sources) else 0)
+                    _interrupted(source, kills if number == len(sources) else 0, lab / "server.log")
                     say(found.timed(f"publish {number}", partial(publish, source)))
                     again = found.timed(f"publish {number} again", partial(publish, source))
                     if " new" in again or "brought up" in again or "completed" in again:
@@ -296,11 +302,16 @@ def drill(
     return found
 
 
-def _interrupted(source: str, kills: int) -> None:
-    for number in range(kills):
-        seconds = 4.0 + 1.5 * number  # of which importing takes most
-        done = publish(source, kill_after=seconds)
-        say(f"publish, SIGKILL after {seconds:.1f} s: {'too late' if done else 'killed'}")
+def _interrupted(source: str, kills: int, log: Path) -> None:
+    """Publishes, and is killed as often: the first time when the server has had a few calls, then later."""
+    for number in range(1, kills + 1):
+        calls = _calls(log)
+        done = publish(source, lambda: _calls(log) >= calls + 25 * number)  # noqa: B023 - it ends here
+        say(f"publish, SIGKILL after {25 * number} calls: {'too late' if done else 'killed'}")
+
+
+def _calls(log: Path) -> int:
+    return log.read_text().count(" HTTP/1.1")
 
 
 # --- the command: two machines recorded, and analysed together

@@ -16,6 +16,7 @@ default_permission = ${LAB_PERMISSION:-READ}
 database_uri = postgresql+psycopg2:///$LAB_USERS_DATABASE
 admin_username = $LAB_ADMIN
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = ${LAB_PASSWORD_SECONDS:-60}
 INI
 export MLFLOW_AUTH_CONFIG_PATH=$LAB_FOLDER/auth.ini
 [[ -n ${MLFLOW_AUTH_ADMIN_PASSWORD:-} ]] || unset MLFLOW_AUTH_ADMIN_PASSWORD
