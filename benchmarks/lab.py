@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import os
+import runpy
 import secrets
 import shutil
 import signal
@@ -24,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -64,6 +66,10 @@ class Drill:
         self.seconds[name] = time.monotonic() - start
         say(f"{name}: {self.seconds[name]:.1f} s")
         return found
+
+    def compare(self, before: Mapping[str, Content], after: Mapping[str, Content]) -> None:
+        self.before, self.after = counts(before), counts(after)
+        self.problems += unlike(before, after)
 
     def text(self) -> str:
         """Counts and times, Markdown."""
@@ -152,11 +158,15 @@ def account(address: str, name: str, password: str) -> Iterator[None]:
 
 def users(*words: str) -> str:
     """deploy/lab/users.py with the account in use; returns what follows a colon: a password it made."""
-    command = [sys.executable, str(LAB / "users.py"), *words]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"users.py {words[0]}: {done.stderr.strip()}")
-    return done.stdout.strip().rpartition(": ")[2]
+    command = runpy.run_path(str(LAB / "users.py"))[
+        "main"
+    ]  # here: each import of MLflow takes seconds
+    said = io.StringIO()
+    with redirect_stdout(said):
+        code = command([*words])
+    if code:
+        raise InputError(f"users.py {words[0]} failed")
+    return said.getvalue().strip().rpartition(": ")[2]
 
 
 def script(name: str, environment: Mapping[str, str], *words: str) -> str:
@@ -252,11 +262,9 @@ def drill(
     sources: Sequence[str],
     then: Callable[[Drill], None] = lambda found: None,
     kills: int = 0,
-    serve_again: bool = True,
 ) -> Drill:
     """All of it but the recording. then: is called while the server has both histories, with the
-    account in use. serve_again: whether the restored state is read through a server, as the first
-    one was, or from its database and files."""
+    account in use."""
     found, lab = Drill(), folder / "lab"
     first = secrets.token_urlsafe(18)
     with ExitStack() as stack:
@@ -278,28 +286,30 @@ def drill(
                         found.problems.append(f"published twice: {again.splitlines()[0]}")
                 then(found)
                 before = found.timed("reading all", lambda: all_of(Store(address)))
-            found.before = counts(before)
             said = found.timed("backup while it runs", lambda: script("backup.sh", environment))
             say(said)
-    backup = next((folder / "backups").glob("2*Z"))
-    shutil.rmtree(lab)  # the database went with its server
+    with restored(found, folder) as variables:
+        environment = settings(lab, variables)
+        start = time.monotonic()
+        with served(environment) as address, account(address, USER, password):
+            found.seconds["start"] = time.monotonic() - start
+            after = found.timed("reading all again", lambda: all_of(Store(address)))
+    found.compare(before, after)
+    return found
+
+
+@contextmanager
+def restored(found: Drill, folder: Path) -> Iterator[dict[str, str]]:
+    """The one backup in `folder` in an empty database and in place of the files, which are thrown away
+    first, as the first database is; yields libpq's variables."""
+    backup, lab = next((folder / "backups").glob("2*Z")), folder / "lab"
+    shutil.rmtree(lab)
     with database() as variables:
         environment = settings(lab, variables)
         if wrong := damaged(backup, environment):
             found.problems.append(wrong)
         say(found.timed("restore", lambda: script("restore.sh", environment, str(backup))))
-        if serve_again:
-            start = time.monotonic()
-            with served(environment) as address, account(address, USER, password):
-                found.seconds["start"] = time.monotonic() - start
-                after = found.timed("reading all again", lambda: all_of(Store(address)))
-        else:
-            uri = "postgresql+psycopg2://{PGUSER}:{PGPASSWORD}@{PGHOST}:{PGPORT}/{LAB_DATABASE}"
-            restored = Store(uri.format(**variables), lab / "artifacts")
-            after = found.timed("reading all again", lambda: all_of(restored))
-    found.after = counts(after)
-    found.problems += unlike(before, after)
-    return found
+        yield variables
 
 
 def _interrupted(source: str, kills: int, log: Path) -> None:

@@ -3,9 +3,12 @@ this project talks to it, and what is in them is seen by nobody else."""
 
 from __future__ import annotations
 
+import io
+import runpy
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from mlflow.tracking import MlflowClient
 from benchmarks import stores
 from measurement.errors import InputError
 from tracking import bulk, read, store, write
+from tracking.contents import Store
+from tracking.transfer import NEW, THERE, Transfer
 
 KEEPER, PASSWORD, SECRET = "keeperofruns", "open-sesame-42", "cookie"
 NEEDED = pytest.importorskip("flask_wtf", reason="mlflow[auth] is not installed")
@@ -29,6 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         f"database_uri = sqlite:///{folder / 'users.db'}\n"
         f"admin_username = {KEEPER}\nadmin_password = {PASSWORD}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        "auth_cache_ttl_seconds = 60\n"  # checking a password takes longer than most answers
     )
     given = {
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
@@ -71,6 +77,44 @@ def test_everything_goes_through_with_the_standard_variables(
     assert steps.tolist() == [0, 1, 2] and values.tolist() == [0.5] * 3
     assert read.samples(run_id)["epoch_seconds"].tolist() == [1.0, 2.0]
     assert read.studies() == []
+
+
+def test_a_history_is_published_by_a_user_of_ones_own(
+    server: str, client: pytest.MonkeyPatch, tmp_path: Path, project: Path
+) -> None:
+    """Over HTTP with files, a data set and a parent, by an account that deploy/lab/users.py has made."""
+    source = f"sqlite:///{tmp_path / 'laptop.db'}"
+    client.setenv("MLFLOW_TRACKING_URI", source)
+    above = write.begin("study", "a study", {"study": "published"})
+    below = write.begin("trial", "a trial", {"study": "published"}, parent=above)
+    write.log_metrics(below, {"train/loss": float("nan")})
+    write.attach_text(below, "hello", "notes/hello.txt")
+    for run_id in (below, above):
+        write.finish(run_id)
+    client.setenv("MLFLOW_TRACKING_URI", server)
+    client.setenv("MLFLOW_TRACKING_USERNAME", KEEPER)
+    client.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    users = runpy.run_path(str(project / "deploy" / "lab" / "users.py"))["main"]
+    with redirect_stdout(io.StringIO()) as said:
+        assert users(["add", "alice", "--generate"]) == 0
+    client.setenv("MLFLOW_TRACKING_USERNAME", "alice")
+    client.setenv("MLFLOW_TRACKING_PASSWORD", said.getvalue().strip().rpartition(": ")[2])
+    with pytest.raises(
+        InputError, match="403, not allowed"
+    ):  # the default experiment is the keeper's
+        [*Transfer(Store(source)).move(lambda step: None)]
+    for state in (NEW, THERE):
+        moved = [*Transfer(Store(source), "of alice").move(lambda step: None)]
+        assert [one.state for one in moved] == [state] * 2
+    found = {run.name: run for run in bulk.runs({"study": "published"})}
+    assert found["a trial"].tags["mlflow.parentRunId"] == found["a study"].run_id
+    assert found["a trial"].tags["origin_run_id"] == below
+    assert (
+        Path(
+            MlflowClient().download_artifacts(found["a trial"].run_id, "notes/hello.txt")
+        ).read_text()
+        == "hello"
+    )
 
 
 @pytest.mark.parametrize("given", [{}, {"USERNAME": KEEPER, "PASSWORD": "expired-yesterday"},
