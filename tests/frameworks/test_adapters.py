@@ -82,7 +82,7 @@ def test_threads_are_as_asked_where_the_framework_has_a_pool(name, parts):
     if not parts.POOL:
         assert "pool_threads" not in frameworks.load(name, "cpu", threads=2).numerics()
         return
-    for threads in (1, 2):
+    for threads in (1, 2) if parts.POOL == "any time" else (2,):
         if parts.POOL == "any time":
             adapter = frameworks.load(name, "cpu", threads=threads)
             found = adapter.numerics()["pool_threads"]

@@ -1,0 +1,1 @@
+"""Points around four centres, told apart by one linear layer; the example of docs/ADDING.md."""
