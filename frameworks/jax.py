@@ -8,6 +8,8 @@ into such a function, and what comes out is put back in their places.
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -30,7 +32,7 @@ ABOUT = {
     "cuda_extra": "cuda13",
     "products": "XLA's code",
 }
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+_NAMED_SECONDS = 2.0
 _IEEE = ("highest", "float32")  # values of jax_default_matmul_precision
 
 
@@ -97,14 +99,14 @@ class Adapter(Alone):
         wanted = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
         with _variables(wanted | ({"PJRT_NPROC": str(threads)} if threads else {})):
             self._device = _device(device)
-        if threads and (pool := _pool_threads()) not in (threads, None):
+        if threads and (pool := _pool_threads(threads)) not in (threads, None):
             raise InputError(
                 f"threads={threads}: XLA's pool of this process has {pool} threads, as its first device "
                 "was opened; expected that number, or another process"
             )
         self.device = "cpu" if self._device.platform == "cpu" else "gpu"
         self.dtype = dtype
-        self._dtype = _DTYPES[dtype]
+        self._dtype = jnp.dtype(dtype)
         self._counted: list[Any] | None = None  # what a call reads back while it is counted
         jax.config.update("jax_default_device", self._device)
         # float32 means IEEE float32 in every framework here; JAX's own choice is TF32 on a GPU.
@@ -146,20 +148,22 @@ class Adapter(Alone):
         return None  # XLA brings its own compiler
 
     def put(self, array: np.ndarray) -> jax.Array:
-        value = self._sent(array, copy=False)
+        array = self._typed(array)
+        # JAX's usual integers have 32 bits.
+        with jax.enable_x64(True) if array.dtype.itemsize == 8 else nullcontext():
+            # On the default device, see above: jax.device_put takes twice as long for one image.
+            value = jnp.asarray(array)
         self.wait(value)
         return value
 
-    def _sent(self, array: np.ndarray, copy: bool) -> jax.Array:
+    def _typed(self, array: np.ndarray) -> np.ndarray:
+        """As JAX computes with it: floats of this dtype, integers of 32 bits where they fit."""
         if np.issubdtype(array.dtype, np.floating):
-            array = array.astype(np.float32).astype(self._dtype)
-        elif array.dtype in (np.int64, np.uint64):
+            return array.astype(np.float32, copy=False).astype(self._dtype, copy=False)
+        if array.dtype in (np.int64, np.uint64):
             short = array.astype(np.int32)
-            if not np.array_equal(short, array):  # JAX's usual integers have 32 bits
-                with jax.enable_x64(True):
-                    return jax.device_put(array, self._device)
-            array = short
-        return jax.device_put(array, self._device, may_alias=None if not copy else False)
+            return short if np.array_equal(short, array) else array
+        return array
 
     def read(self, array: jax.Array) -> np.ndarray:
         if self._counted is not None:  # nothing is computed then
@@ -217,8 +221,9 @@ class Adapter(Alone):
     def write_parameters(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
         named = dict(model.named_parameters())
         check_fit({name: tuple(parameter.shape) for name, parameter in named.items()}, values)
-        # Copies: what is shared with the caller's array cannot be given to a step.
-        sent = [self._sent(values[name], copy=True) for name in named]
+        # Copies: JAX may share an array's memory, even where it is asked not to (jax 0.10).
+        typed = [np.array(self._typed(values[name])) for name in named]
+        sent = [jax.device_put(value, self._device) for value in typed]
         _Arrays(model).put(sent)
         self.wait(sent)
 
@@ -345,13 +350,20 @@ def _device(asked: str) -> jax.Device:
     return jax.devices("cpu")[0]
 
 
-def _pool_threads() -> int | None:
+def _pool_threads(expected: int | None = None) -> int | None:
     """Threads of the pool that XLA's CPU code runs on, as the system lists them by their name; None where
-    it does not (no Linux)."""
-    found = 0
-    for comm in Path("/proc/self/task").glob("*/comm"):
-        try:
-            found += comm.read_text().startswith("tf_XLAEigen")
-        except OSError:  # it has ended
-            continue
-    return found or None
+    it does not (no Linux). expected: how many are waited for, because a thread names itself when it
+    first runs."""
+    until = time.monotonic() + _NAMED_SECONDS
+    while True:
+        found = sum(map(_is_of_pool, Path("/proc/self/task").glob("*/comm")))
+        if expected in (None, found) or sys.platform != "linux" or time.monotonic() > until:
+            return found or None
+        time.sleep(0.005)
+
+
+def _is_of_pool(comm: Path) -> bool:
+    try:
+        return comm.read_text().startswith("tf_XLAEigen")
+    except OSError:  # the thread has ended
+        return False
