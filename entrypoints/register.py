@@ -225,6 +225,11 @@ def main(
         champion, challenger = (registry.version(workload, a) for a in (CHAMPION, CHALLENGER))
         if promote == "false" or done.alias == CHAMPION:
             return
+        if challenger is None or challenger.version != done.version:
+            raise InputError(
+                f"not promoted: another command has changed the challenger of {workload} meanwhile; "
+                "start this one again"
+            )
     if challenger is None:
         last = registry.version(workload, PREVIOUS)
         click.echo(
