@@ -28,6 +28,7 @@ from entrypoints.processes import run_worker
 from measurement.audit import receipt_difference
 from measurement.errors import InputError
 from tests.entrypoints.conftest import ROOT
+from tracking import names
 
 SMOKE = ("--preset", "smoke", "--dataset", "synthetic", "--compile", "off", "--epochs", "4")
 NAMES = [name for name in frameworks.BACKENDS if frameworks.available(name)]
@@ -187,6 +188,7 @@ def test_a_job_is_one_run_with_its_ranks_in_it(framework: str, store: Path) -> N
     assert "inference/items_per_second" not in metrics
     receipt = json.loads(run.data.tags["receipt"])
     assert (receipt["items"], receipt["steps"]) == (4 * 2_048, 4 * 8)
+    assert {names.TRAINED, names.PREDICTED} <= run.data.tags.keys()  # so that it can be a champion
 
 
 @needs_mlx
