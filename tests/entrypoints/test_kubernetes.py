@@ -21,13 +21,13 @@ from click.testing import CliRunner
 from mlflow.tracking import MlflowClient
 
 from benchmarks import stores
+from entrypoints import commands, pod
 from entrypoints import kubernetes as command
-from entrypoints import pod
 from measurement import machine
 from measurement.errors import InputError
 from tests.entrypoints import cluster
 from tests.entrypoints.conftest import ROOT, use_store
-from tests.entrypoints.test_mlproject import ENTRIES, command_of
+from tests.entrypoints.test_mlproject import ENTRIES
 
 client = pytest.importorskip("kubernetes.client", reason="kubernetes is not installed")
 pytest.importorskip("docker", reason="docker is not installed")
@@ -157,7 +157,7 @@ def test_a_pod_reads_every_command_as_it_was_meant(entry: str) -> None:
     assert not given or any(word.startswith("'") for word in words)
     plain = [pod.unquoted(word) for word in words[4:]]
     options = plain[next((i for i, word in enumerate(plain) if word.startswith("--")), 0) :]
-    context = command_of(entry).make_context(entry, options)
+    context = commands.load(entry).make_context(entry, options)
     assert {name: context.params[name] for name in given} == given
 
 
