@@ -167,7 +167,7 @@ def of_study(name: str, design: Mapping[str, Any]) -> View:
     return View(
         _key_of(name),
         f"Study {name}, arm by arm",
-        (*(("metrics", key) for key in columns), ("tags", "flags"), ("params", "seed")),
+        (*(("metrics", key) for key in columns), ("tags", "flags")),
         filter=f"tags.study = '{name}' and tags.{names.KIND} = 'trial'",
         order=_BLOCKS,
         groups=("arm",),
@@ -279,27 +279,22 @@ def study_note(
     """What a study asks, what it found, how to read it, Markdown. Links only with an experiment and a
     run."""
     arms = ", ".join(f"`{arm}`" for arm in design["arms"])
-    lines = [
-        f"**Study `{name}`** of `{design.get('workload', 'a workload')}`: {design['pairs']} blocks of {arms}, "
-        "each arm once a block, in random order, every trial a process of its own.",
-        "",
-        f"**Verdict.** {verdict or 'Not analysed yet.'}",
-        "",
-    ]
-    if run_id:
+    lines = [f"**Verdict.** {verdict or 'Not analysed yet.'}", ""]
+    if run_id:  # first: pages fold what is below
         key = _key_of(name)
         lines += [
-            f"- [The report]({report_page(experiment, run_id)}): intervals, figures, evidence of equal work, "
-            "every pair",
-            f"- [Its trials, arm by arm]({page(experiment, key)}), and "
-            f"[by epoch]({page(experiment, key, charts=True)})",
+            f"[The report]({report_page(experiment, run_id)}), its trials [arm by arm]"
+            f"({page(experiment, key)}) and [by epoch]({page(experiment, key, charts=True)}).",
             "",
         ]
-    lines.append(
-        f"The question was `{design['metric']}`, and two arms within {100 * design['margin']:g} % are the same. "
-        "A ratio is of the first arm over the second; without equal work, or with fewer than six blocks, "
-        "there is none."
-    )
+    lines += [
+        f"Study `{name}` of `{design.get('workload', 'a workload')}`: {design['pairs']} blocks of {arms}, each "
+        "arm once a block, in random order, every trial a process of its own.",
+        "",
+        f"The question is `{design['metric']}`; two arms within {100 * design['margin']:g} % are the same. A "
+        "ratio is of the first arm over the second; without equal work, or with fewer than six blocks, there "
+        "is no verdict.",
+    ]
     return "\n".join(lines)[:_LONGEST]
 
 
