@@ -225,7 +225,7 @@ def _scaling(findings: Findings) -> Section:
         "Scaling",
         text=(
             f"{NOT_MEASURED} every arm ran with {' or '.join(ranks)} rank{'s' * (ranks != ['1'])}; "
-            "`mlflow run . -e scaling` asks what more of them bring.",
+            "the entry point scaling asks what more of them bring.",
         ),
     )
 
