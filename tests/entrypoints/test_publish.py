@@ -286,13 +286,14 @@ def test_what_changed_since_is_brought_up_to_date(laptop: Laptop, store: Path, r
 
 
 def test_what_was_deleted_there_stays_deleted(laptop: Laptop, store: Path, run: Run) -> None:
-    assert run("publish", "--source", laptop.uri)[0] == 0
-    ids = check(laptop, store)
-    plain = next(k for k, one in all_of(laptop.uri).items() if one.name == "plain 8")
-    MlflowClient().delete_run(ids[plain])
-    code, out, _ = run("publish", "--source", laptop.uri)
-    assert code == 0 and "7 there already, 1 deleted there" in out
-    assert MlflowClient().get_run(ids[plain]).info.lifecycle_stage == "deleted"
+    words = ("--source", laptop.uri, "--studies", "other")
+    assert run("publish", *words)[0] == 0
+    client = MlflowClient()
+    (sweep,) = [one for one in client.search_runs(["1"]) if one.data.tags[names.KIND] == "sweep"]
+    client.delete_run(sweep.info.run_id)
+    code, out, _ = run("publish", *words)
+    assert code == 0 and "3 there already, 1 deleted there" in out
+    assert client.get_run(sweep.info.run_id).info.lifecycle_stage == "deleted"
 
 
 def test_a_run_that_its_record_was_delivered_to_is_the_same_run(
@@ -300,8 +301,8 @@ def test_a_run_that_its_record_was_delivered_to_is_the_same_run(
 ) -> None:
     tags = {names.KIND: "trial", names.RECORD: "r1", names.DELIVERED: "FINISHED"}
     there = MlflowClient().create_run("0", START, tags).info.run_id
-    code, out, err = run("publish", "--source", laptop.uri)
-    assert code == 0 and "7 new, 1 delivered before" in out, err
+    code, out, err = run("publish", "--source", laptop.uri, "--studies", "s")
+    assert code == 0 and "2 new, 1 delivered before" in out, err
     found = [h.run_id for h in Store(f"sqlite:///{store}").heads([names.RECORD]) if h.tags]
     assert found == [there]
 
@@ -332,6 +333,7 @@ def test_a_dry_run_writes_nothing(laptop: Laptop, store: Path, run: Run) -> None
 def test_a_store_that_goes_away_is_one_line_and_the_rest_follows_later(
     laptop: Laptop, store: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    words = ("--source", laptop.uri, "--studies", "other")
     real, count = MlflowClient.log_batch, [0]
 
     def away(self: Any, *given: Any, **named: Any) -> Any:
@@ -342,11 +344,11 @@ def test_a_store_that_goes_away_is_one_line_and_the_rest_follows_later(
 
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_batch", away)
-        code, out, err = run("publish", "--source", laptop.uri)
+        code, out, err = run("publish", *words)
     said = [line for line in err.splitlines() if line.startswith("Error")]
-    assert code == 75 and len(said) == 1 and "8 of 8 runs are left: start again" in said[0]
-    assert run("publish", "--source", laptop.uri)[0] == 0
-    check(laptop, store)
+    assert code == 75 and len(said) == 1 and "4 of 4 runs are left: start again" in said[0]
+    assert run("publish", *words)[0] == 0
+    assert rows(store)["runs"] == 4 and rows(store)["metrics"] == 28
 
 
 @pytest.mark.parametrize(
@@ -408,7 +410,7 @@ def test_what_is_private_stays_and_what_was_signed_is_as_it_was(
         "trial", where="/home/somebodyhere/x", other="/home/somebodyhere/y", **signed
     )
     laptop.files(run_id, log="/home/somebodyhere/z")
-    code, out, err = run("publish", "--source", laptop.uri)
+    code, out, err = run("publish", "--source", laptop.uri, "--studies", "p")
     assert code == 0, err
     (found,) = [one for one in all_of(f"sqlite:///{store}").values() if one.tags[ORIGIN] == run_id]
     assert found.tags["where"] == "/home/somebodyhere/x" and found.tags["other"] == "~/y"
@@ -425,21 +427,22 @@ def test_all_may_go_to_one_experiment_and_through_a_third_store(
     tmp_path: Path,
 ) -> None:
     """An export is a store too: what comes back by another way is known."""
-    code, out, err = run("publish", "--source", laptop.uri, "--experiment", "mine")
+    some = ("--studies", "s")
+    code, out, err = run("publish", "--source", laptop.uri, *some, "--experiment", "mine")
     assert code == 0 and "of 1 experiments" in out, err
     experiment = MlflowClient().get_experiment_by_name("mine").experiment_id
     found = MlflowClient().search_runs([experiment], run_view_type=3)
-    assert len(found) == 8
+    assert len(found) == 3
     assert {one.data.tags[transfer.ORIGIN_EXPERIMENT] for one in found} == {"night"}
     (tmp_path / "third").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         use_store(empty_store, tmp_path / "third", patch)
         code, out, err = run("publish", "--source", f"sqlite:///{store}")
-        assert code == 0 and "8 new" in out, err
-        code, out, err = run("publish", "--source", laptop.uri, "--experiment", "mine")
-        assert code == 0 and "8 there already" in out, err
+        assert code == 0 and "3 new" in out, err
+        code, out, err = run("publish", "--source", laptop.uri, *some, "--experiment", "mine")
+        assert code == 0 and "3 there already" in out, err
     code, out, err = run("publish", "--source", f"sqlite:///{tmp_path / 'third' / 'mlflow.db'}")
-    assert code == 0 and "8 there already" in out, err
+    assert code == 0 and "3 there already" in out, err
 
 
 def test_registered_versions_come_along_when_asked(
@@ -452,8 +455,9 @@ def test_registered_versions_come_along_when_asked(
     laptop.client.create_model_version("mnist", source, first.run_id, {"run_id": first.run_id})
     laptop.client.set_registered_model_alias("mnist", "champion", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    words = ("--source", laptop.uri, "--studies", "s", "--registered_models", "true")
     for said in ("1 versions new, 0 there already", "0 versions new, 1 there already"):
-        code, out, err = run("publish", "--source", laptop.uri, "--registered_models", "true")
+        code, out, err = run("publish", *words)
         assert code == 0 and f"registered model mnist: {said}" in out, err
     client = MlflowClient()
     version = client.get_model_version_by_alias("mnist", "champion")
