@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import frameworks
 import models
 from analysis import choice
 from analysis.choice import Candidate, Choice
@@ -56,7 +57,8 @@ def installed(workload: str, framework: str) -> tuple[Devices, list[str]]:
     without = []
     for name in known if framework == AUTO else [framework]:
         if environment.ready(name) is None:
-            without.append(f"{name} is not installed")
+            if framework != AUTO or name not in frameworks.OWN_ENVIRONMENT:
+                without.append(f"{name} is not installed")
             continue
         try:
             devices = probe(name)["devices"]
