@@ -184,7 +184,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     from entrypoints import analyze
 
     monkeypatch.setattr(analyze.read, "samples_of", lambda run_ids: {})
-    monkeypatch.setattr(analyze.figures, "draw", lambda findings, samples: [])
+    monkeypatch.setattr(analyze.figures, "draw", lambda findings: [])
 
 
 def test_three_machines_give_an_interval_and_each_counts_once(
