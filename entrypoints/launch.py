@@ -3,6 +3,7 @@ ends them all when one fails: in a stated time, with the reason in one line, and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -279,18 +280,17 @@ def _sweep(process: subprocess.Popen[bytes], local: _Local) -> None:
         end_with_children(process)
     process.wait()
     left = []
-    # A rank that was stopped outlives its launcher, and is its child no more. One that is just ending
-    # has no command line left.
-    for pid in local.pids.values():
-        try:
-            rank = psutil.Process(pid)
-            words = rank.cmdline()
-            if any(local.folder.name in word for word in words):
+    # A rank that was stopped, or whose launcher was killed before it could say its number, outlives
+    # that and is nobody's child any more: its command line has the job's folder. One that is just
+    # ending has no command line left.
+    for rank in psutil.process_iter(["cmdline"]):
+        words = rank.info["cmdline"] or []
+        ours = rank.pid != os.getpid() and any(local.folder.name in word for word in words)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if ours:
                 rank.kill()
-            if words == [] or any(local.folder.name in word for word in words):
+            if ours or (words == [] and rank.pid in local.pids.values()):
                 left.append(rank)
-        except psutil.NoSuchProcess:
-            continue
     psutil.wait_procs(left, timeout=END_SECONDS / 2)
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -341,3 +342,12 @@ def test_a_mistake_is_one_line(
         distributed.command("mnist", framework).main([*SMOKE, *words])
     assert stop.value.code == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_rank_that_never_said_its_number_is_ended_too(tmp_path: Path) -> None:
+    """Its launcher was killed while it still imported: nobody knows its process."""
+    folder = tmp_path / f"job-{uuid.uuid4().hex}"
+    launcher = subprocess.Popen([sys.executable, "-c", ""])
+    rank = subprocess.Popen([sys.executable, "-c", "input()", str(folder)], stdin=subprocess.PIPE)
+    launch._sweep(launcher, SimpleNamespace(pids={}, folder=folder))  # type: ignore[arg-type]
+    assert not psutil.pid_exists(rank.pid)
