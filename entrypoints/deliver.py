@@ -287,6 +287,7 @@ class Line(NamedTuple):
 def deliver(base: Path, copies: bool = False) -> tuple[list[Line], int]:
     """(what became of every record that no store has, how many it had already). copies: also of those
     that another store has."""
+    outbox.forget_unborn(base)
     wanted, lines, there = [], [], 0
     for folder in outbox.folders(base):
         try:

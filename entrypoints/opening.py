@@ -70,6 +70,7 @@ def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Iterator[Op
     With the store away the local records alone speak, and the store is asked on delivery. Call with
     the lock of the study's name.
     """
+    outbox.forget_unborn()
     mine = outbox.of_study(name, plan["machine"])
     known = next((kept for kept in mine if kept.record.kind == "study"), None)
     given = outbox.given_run()

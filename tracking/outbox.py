@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -172,6 +173,16 @@ def folders(base: Path | None = None) -> list[Path]:
     if not base.is_dir():
         return []
     return sorted(path.parent for path in base.glob(f"*/{HEADER}"))
+
+
+def forget_unborn(base: Path | None = None) -> None:
+    """Removes what was begun and never became a record, because its process was killed while the first
+    line of it was written: nothing had been measured."""
+    for new in (base or RECORDS).glob(f"*/{HEADER}.new"):
+        folder = new.parent
+        with locked(folder) as got:
+            if got and not any((folder / name).exists() for name in (HEADER, EVENTS)):
+                shutil.rmtree(folder)
 
 
 def folder_of(id: str, base: Path) -> Path | None:

@@ -448,3 +448,21 @@ def test_what_is_interrupted_while_it_is_sent_stays_measured(
     send_folder(kept.folder)
     assert_once(outbox.read(kept.folder), model=False)
     assert time.monotonic() - started < 60
+
+
+def test_a_record_that_was_never_born_is_forgotten_and_a_measured_one_is_not(
+    tmp_path: Path,
+) -> None:
+    """Killed between the writing of a record's first lines and their getting their name."""
+    for name, files in (
+        ("unborn", ["record.json.new"]),
+        ("cut off", ["record.json.new", "record.json"]),
+        ("measured", ["record.json.new", "events.jsonl"]),
+        ("held", ["record.json.new"]),
+    ):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).write_text("{")
+    with outbox.locked(tmp_path / "held"):
+        outbox.forget_unborn(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut off", "held", "measured"]
