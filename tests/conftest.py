@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def own_search_path() -> Iterator[None]:
+    """A model that MLflow loads puts its own copy of this code before ours, for all processes that a
+    later test starts."""
+    before = sys.path[:]
+    yield
+    sys.path[:] = before
 
 
 @pytest.fixture(scope="session")

@@ -255,6 +255,7 @@ def test_an_error_of_one_framework_is_no_answer(
 
 @MLX
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_real_search_under_a_limit(store: Path, run: Run) -> None:
     words = (
         "--framework",

@@ -114,6 +114,7 @@ def test_on_a_linux_cpu_both_frameworks_get_the_better_blas(
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_sweep_over_work_that_has_no_quality_is_reported(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,7 +80,7 @@ def test_who_computes_is_named_by_the_program_alone() -> None:
         "import subprocess, sys, os\n"
         "code = 'import time; t = time.time()\\nwhile time.time() - t < 30: pass'\n"
         "print(subprocess.Popen([sys.executable, '-c', code], start_new_session=True,"
-        " stdout=subprocess.DEVNULL).pid)"
+        " stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     pid = int(done.stdout)  # its parent has ended: it is nobody's of ours

@@ -143,6 +143,7 @@ def test_a_compiled_twin_agrees_with_the_reference(workload, twin):
 
 @needs_all
 @pytest.mark.parametrize("workload", models.names())
+@pytest.mark.long
 def test_the_reference_agrees_with_itself_compiled(workload):
     """With the compiler that is measured; half a minute where nothing is cached."""
     framework = frameworks.load(REFERENCE, "cpu")
