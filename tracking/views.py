@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlflow
 from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from tracking import names, private
@@ -188,7 +189,7 @@ def publish(client: MlflowClient, experiment: str, study: str, design: Mapping[s
     if study and _VIEW + _key_of(study) not in there:
         wanted[_VIEW + _key_of(study)] = of_study(study, design).value(now)
         for old in _old(there):
-            client.delete_experiment_tag(experiment, old)
+            _unless(client, experiment, old, False, client.delete_experiment_tag, old)
     if there.get(_VERSION_TAG) != VERSION:
         wanted |= {_VIEW + view.key: view.value(now + 1) for view in general()}
         if not there.get(NOTE):
@@ -197,7 +198,24 @@ def publish(client: MlflowClient, experiment: str, study: str, design: Mapping[s
         wanted["mlflow.experimentKind"] = "custom_model_development"
         wanted[_VERSION_TAG] = VERSION  # last: what was cut off begins again
     for key, value in wanted.items():
-        client.set_experiment_tag(experiment, key, value)
+        _unless(client, experiment, key, True, client.set_experiment_tag, key, value)
+
+
+def _unless(
+    client: MlflowClient,
+    experiment: str,
+    key: str,
+    there: bool,
+    change: Callable[..., None],
+    *words: str,
+) -> None:
+    """A change of an experiment's tag, which of several processes at once one makes and the others are
+    refused by the database's key: fine where the tag is, or is not, there then."""
+    try:
+        change(experiment, *words)
+    except MlflowException:
+        if (key in client.get_experiment(experiment).tags) != there:
+            raise
 
 
 def _old(tags: Mapping[str, str]) -> list[str]:
