@@ -40,6 +40,7 @@ def test_eight_studies_on_one_sqlite_file() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(missing() != "", reason=missing())
+@pytest.mark.long
 def test_sixteen_studies_on_one_server() -> None:
     said = together("--sqlite", "0", "--postgresql", "16")
     assert "| postgresql | 16 | 48 |" in said

@@ -126,6 +126,7 @@ def test_a_sweep_over_work_that_has_no_quality_is_reported(
     assert "Time to" not in Path("results/sizes/report.html").read_text()
 
 
+@pytest.mark.long
 def test_a_sweep_from_end_to_end_goes_on_under_its_name(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

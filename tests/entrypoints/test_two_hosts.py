@@ -102,6 +102,7 @@ def same(trial: dict[str, Any], weights: dict[str, np.ndarray], expected: Any) -
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.long
 def test_two_hosts_do_the_work_of_one_process(
     framework: str, two_hosts: TwoHosts, tmp_path: Path
 ) -> None:
