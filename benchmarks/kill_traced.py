@@ -111,12 +111,15 @@ class Page:
             self._set_number(0, steps)
 
     def wait(self) -> None:
-        """Until the kill comes, or is taken back."""
+        """Until the kill comes, or is taken back. A signal that ends the wait ends the asking too: what
+        the process does then to close its runs must not wait once more."""
         self._set_number(8, 1)
         end = time.monotonic() + WAIT_SECONDS
-        while self.waits and time.monotonic() < end:
-            time.sleep(0.001)
-        self.ask("", 0)
+        try:
+            while self.waits and time.monotonic() < end:
+                time.sleep(0.001)
+        finally:
+            self.ask("", 0)
 
 
 class Tracer:

@@ -19,8 +19,11 @@ TOLERANCE = 0.001
 # eis_predictor the residual's head, at most 1 in 61 products.
 UNUSED = {"answer": 0.02, "pass over the test set": 0.02}
 # What keeps float32's 24 bits; a product in fewer is compared by its own name, and never hidden in
-# the sum. Whisper's transform has float64 where a device has it.
+# the sum.
 EXACT = ("float32", "float64")
+# Of the larger count, the products that one arm may have in float64 and the other in float32: a
+# device without float64 transforms Whisper's sound in float32, 1 in 40 of that workload's products.
+WIDER = 0.05
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,11 @@ def _products_difference(
 ) -> str | None:
     x, y = _classes(a), _classes(b)
     largest = max([*x.values(), *y.values()], default=0)
-    if all(abs(x.get(d, 0) - y.get(d, 0)) <= tolerance * largest for d in {*x, *y}):
-        return None
-    return f"products of {_said(x)} against {_said(y)} (allowed {100 * tolerance:g} %)"
+    if not all(abs(x.get(d, 0) - y.get(d, 0)) <= tolerance * largest for d in {*x, *y}):
+        return f"products of {_said(x)} against {_said(y)} (allowed {100 * tolerance:g} %)"
+    if abs(a.get("float64", 0) - b.get("float64", 0)) > WIDER * largest:
+        return f"products of {_said(a)} against {_said(b)}"
+    return None
 
 
 def _said(products: Mapping[str, int]) -> str:

@@ -113,6 +113,26 @@ def _shorten(tree: Any, dtype: Any) -> None:
             tree[key] = value.astype(dtype)
 
 
+def _wide_products(patch: Patch, spec: Spec) -> None:
+    """The products of every layer in float64: slower, and nearer to the truth than is asked."""
+
+    def change(twin: Any) -> dict[str, Any]:
+        def in_mlx(self: Any, x: Any) -> Any:
+            wide = (x.astype(twin.mx.float64) @ self.weight.astype(twin.mx.float64).T) + self.bias
+            return wide.astype(twin.mx.float32)
+
+        def in_pytorch(self: Any, x: Any) -> Any:
+            return (x.double() @ self.weight.double().T + self.bias).float()
+
+        if spec["framework"] == "mlx":
+            patch(twin.nn.Linear, "__call__", in_mlx)
+        else:
+            patch(twin.nn.Linear, "forward", in_pytorch)
+        return {}
+
+    on_twin(patch, spec, change)
+
+
 def _checkpointed(patch: Patch, spec: Spec) -> None:
     """Every block is computed again for its gradient: less memory, a third more work."""
 
@@ -156,6 +176,13 @@ FAULTS = (
         "a single item is answered as one of a batch of eight",
         ("counted work of one answer",),
         worker=_padded_answer,
+    ),
+    Fault(
+        "wide_products",
+        "W",
+        "the products of every layer are computed in float64",
+        ("FLOP in float64",),
+        worker=_wide_products,
     ),
     Fault(
         "gradients_in_answers",
