@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,7 +78,13 @@ def parser(
     )
     add("--threads", type=whole, default=1, help="for every library, in both frameworks")
     add("--device", choices=("auto", "cpu", "gpu"), default="cpu")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32")
     add("--preset", default=preset)
+    add(
+        "--sizes",
+        default="",
+        help="other than the preset's, as in 'batch_size=256 train_items=2560'",
+    )
     add("--dataset", default=dataset)
     add("--data_dir", default="auto", help="folder of the data files")
     add("--seed", type=int, default=0, help="of the order, the parameters and the batches")
@@ -99,13 +105,10 @@ def main(
             raise InputError(f"--pairs {options.pairs}: expected 6 or more, for an interval")
         if options.output and not options.output.absolute().parent.is_dir():
             raise InputError(f"--output {options.output}: no such folder; make it first")
-        options.blas = (blas.better() or "shipped") if options.blas == "auto" else options.blas
         chosen = FRAMEWORKS if options.framework == "both" else (options.framework,)
         for framework in chosen:
             check(framework, options)
-        models.load(workload, "data").prepare(options.dataset, options.data_dir)
-        os.environ.update(environment(options.threads))
-        results = [_in_process(measure, framework, options) for framework in chosen]
+        results = each_in_process(measure, chosen, options, workload)
     except (InputError, TrialFailed) as error:
         print("Error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
@@ -123,6 +126,20 @@ def main(
     return 0
 
 
+def each_in_process(
+    measure: Callable[[str, argparse.Namespace], Any],
+    chosen: Sequence[str],
+    options: argparse.Namespace,
+    workload: str,
+) -> list[Any]:
+    """What `measure` gives of each framework, one process after the other. Raises InputError and
+    TrialFailed."""
+    options.blas = (blas.better() or "shipped") if options.blas == "auto" else options.blas
+    models.load(workload, "data").prepare(options.dataset, options.data_dir)
+    os.environ.update(environment(options.threads))
+    return [_in_process(measure, framework, options) for framework in chosen]
+
+
 def _plain(result: Measured) -> dict[str, Any]:
     """For JSON; a ratio's limits as a function of the error are no value."""
     values = asdict(result)
@@ -132,10 +149,10 @@ def _plain(result: Measured) -> dict[str, Any]:
 
 
 def _in_process(
-    measure: Callable[[str, argparse.Namespace], Measured],
+    measure: Callable[[str, argparse.Namespace], Any],
     framework: str,
     options: argparse.Namespace,
-) -> Measured:
+) -> Any:
     """A fresh interpreter: which BLAS serves a framework depends on what was loaded before it."""
     if not frameworks.available(framework):
         raise InputError(f"{framework} is not installed; install it or choose another --framework")
@@ -150,11 +167,14 @@ def session(
     """The worker's own session, as a trial makes it; `compiled` is auto, on or off. `options` may
     have a `checkpoint`."""
     checkpoint = getattr(options, "checkpoint", None) or "random"
-    condition = Condition(framework, options.device, compile=compiled)
+    dtype = getattr(options, "dtype", "float32")
+    condition = Condition(framework, options.device, dtype, compiled)
+    own = dict(word.split("=") for word in getattr(options, "sizes", "").split())
+    own = {name: json.loads(value) for name, value in own.items()}
     sizes = resolve(
-        workload, options.preset, {}, options.dataset, condition, checkpoint, options.data_dir
+        workload, options.preset, own, options.dataset, condition, checkpoint, options.data_dir
     )
-    spec = {"workload": workload, "framework": framework, "sizes": sizes, "dtype": "float32"}
+    spec = {"workload": workload, "framework": framework, "sizes": sizes, "dtype": dtype}
     spec |= {"compile": compiled, "device": options.device, "threads": options.threads}
     spec |= {"dataset": options.dataset, "data_dir": options.data_dir, "seed": options.seed}
     mode = models.load(workload, "config").KIND

@@ -233,15 +233,15 @@ def timm_peer(session: Any, compiled: bool) -> tuple[Step, Forward]:
 
     def step(rows: Any) -> float:
         optimizer.zero_grad()
-        pixels = images[rows].float().sub_(mean).div_(std)
-        loss = torch.nn.functional.cross_entropy(logits(pixels), labels[rows])
+        pixels = images[rows].to(mean.dtype).sub_(mean).div_(std)
+        loss = torch.nn.functional.cross_entropy(logits(pixels).float(), labels[rows])
         loss.backward()
         optimizer.step()
         return float(loss.item())
 
     def forward(pictures: Any) -> Any:
         with torch.inference_mode():
-            pixels = pictures.permute(0, 3, 1, 2).float().sub_(mean).div_(std)
+            pixels = pictures.permute(0, 3, 1, 2).to(mean.dtype).sub_(mean).div_(std)
             return torch.argmax(logits(pixels), dim=1)
 
     return step, forward
@@ -268,10 +268,10 @@ def mlx_image_peer(session: Any, compiled: bool) -> tuple[Step, Forward]:
     images, labels = session.train
     side = config.image_size
     # Of a whole row of pixels: MLX broadcasts three numbers slowly.
-    mean, std = (mx.array(np.tile(values, side)) for values in _pixels())
+    mean, std = (session.framework.put(np.tile(values, side)) for values in _pixels())
 
     def standardised(pictures: Any) -> Any:
-        rows = pictures.reshape(-1, side, side * CHANNELS).astype(mx.float32)
+        rows = pictures.reshape(-1, side, side * CHANNELS).astype(mean.dtype)
         return ((rows - mean) / std).reshape(-1, side, side, CHANNELS)
 
     def loss_fn(model: Any, pictures: Any, targets: Any) -> Any:

@@ -222,7 +222,7 @@ def _torch_steps(session: Any, model: Any, logits: Callable[[Any], Any]) -> tupl
             group["lr"] = min(1, done[0] / config.warmup_steps) * config.learning_rate
         done[0] += 1
         optimizer.zero_grad()
-        found = logits(inputs[rows]).flatten(0, 1)
+        found = logits(inputs[rows]).flatten(0, 1).float()
         loss = torch.nn.functional.cross_entropy(found, labels[rows].flatten())
         loss.backward()
         optimizer.step()

@@ -69,10 +69,12 @@ class Adapter(Alone):
         # float32 means IEEE float32 in every framework here. cuDNN's convolutions default to TF32.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-        # Lets torch.compile take the whole step, gradients and update included, as one graph.
+        # Lets torch.compile take the whole step, gradients and update included, as one graph. Before
+        # 2.13 it cannot: loss and gradients are a graph then, and the update is its own kernel.
         self._traces_gradients = hasattr(torch._dynamo.config, "trace_autograd_ops")
         if self._traces_gradients:
             torch._dynamo.config.trace_autograd_ops = True
+        self._compiles_loss = False
 
     def work_seconds(self) -> float:
         return time.thread_time()  # the calling thread takes its part of every CPU kernel
@@ -110,8 +112,6 @@ class Adapter(Alone):
         return state
 
     def can_compile(self) -> str | None:
-        if not self._traces_gradients:
-            return f"torch {torch.__version__} cannot compile gradients inside a step; 2.13 can"
         if self._torch.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
             return "torch.compile on the CPU needs a C++ compiler (g++ or clang++) on the PATH"
         return None
@@ -143,13 +143,24 @@ class Adapter(Alone):
             value = loss(model, *batch)
             return value.detach(), torch.autograd.grad(value, parameters)
 
-        return loss_and_gradients
+        if self._traces_gradients:
+            return loss_and_gradients
+        compiled = torch.compile(loss, fullgraph=True, dynamic=False)
+
+        def apart(model: Any, *batch: Any) -> tuple[Any, Any]:
+            value = (compiled if self._compiles_loss else loss)(model, *batch)
+            return value.detach(), torch.autograd.grad(value, parameters)
+
+        return apart
 
     def compile_step(
         self, step: Callable[..., Any], state: Any, compiled: bool
     ) -> Callable[..., Any]:
         if compiled and self.device == "cpu":
             _keep_embedding_kernel()
+        if not self._traces_gradients:
+            self._compiles_loss = compiled
+            return step
         # dynamic=False: the short last batch gets its own kernels instead of slower general ones.
         return torch.compile(step, fullgraph=True, dynamic=False) if compiled else step
 

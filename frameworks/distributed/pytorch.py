@@ -74,11 +74,6 @@ class Adapter(Single):
             versions["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
         return versions
 
-    def can_compile(self) -> str | None:
-        reason = super().can_compile()
-        # What is compiled here is loss and gradients, by the usual way, and not a whole step.
-        return None if reason and "gradients inside a step" in reason else reason
-
     def shard(self, rows: np.ndarray) -> tuple[Shard, int]:
         where, count = part(len(rows), self.rank, self.ranks)
         share = torch.tensor(weight(len(rows), count, self.ranks), device=self._torch)

@@ -156,6 +156,33 @@ def test_the_reference_agrees_with_itself_compiled(workload):
 
 
 @needs_all
+@pytest.mark.parametrize("workload", [w for w in TRAINED if REFERENCE in here(w)])
+def test_loss_and_gradients_compiled_as_before_torch_2_13(workload, monkeypatch):
+    """Where no graph can hold a whole step: traced as always, but no C++ is made."""
+    import torch
+
+    from frameworks.pytorch import Adapter
+
+    real, opened, graphs = torch.compile, Adapter.__init__, []
+
+    def older(self: Any, *words: Any) -> None:
+        opened(self, *words)
+        self._traces_gradients = False
+
+    def traced(function: Any, **options: Any) -> Any:
+        graphs.append(function.__name__)
+        return real(function, backend="aot_eager", **options)
+
+    monkeypatch.setattr(Adapter, "__init__", older)
+    monkeypatch.setattr(torch, "compile", traced)
+    torch._dynamo.reset()
+    config = config_of(workload, layers=1) if workload == "mnist" else config_of(workload)
+    found = evidence(workload, REFERENCE, config, compiled=True)
+    assert_equal(evidence(workload, REFERENCE, config), found)
+    assert graphs.count("loss") == 2 and "step" not in graphs
+
+
+@needs_all
 @pytest.mark.parametrize(("workload", "twin"), marked(PAIRS))
 @pytest.mark.parametrize("seed", range(2))
 def test_twins_agree_in_bfloat16_within_the_stated_bounds(workload, twin, seed):
