@@ -121,15 +121,18 @@ def measure(framework: str, options: argparse.Namespace) -> dict[str, Any]:
         start = perf_counter()
         by_name[slot.arm]()
         seconds[slot.arm].append(perf_counter() - start)
-    rows = []
-    for name, count, flop, _ in found:
-        median = statistics.median(seconds[name])
-        rows.append({"part": name, "count": count, "seconds": median, "flop": flop,
-                     "flop_per_second": flop / median})  # fmt: skip
-    update = max(0.0, rows[0]["seconds"] - rows[1]["seconds"])
-    rows.append(
-        {"part": "update", "count": 1, "seconds": update, "flop": 0, "flop_per_second": 0.0}
-    )
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    medians["update"] = max(0.0, medians["step"] - medians["loss and gradients"])
+    rows = [
+        {
+            "part": name,
+            "count": count,
+            "seconds": medians[name],
+            "flop": flop,
+            "flop_per_second": flop / medians[name] if flop else 0.0,
+        }
+        for name, count, flop, _ in [*found, ("update", 1, 0, None)]
+    ]
     return {
         "framework": framework,
         "conditions": session.conditions(),
