@@ -53,6 +53,7 @@ words = ["ip", "netns", "exec", {places}[host], "env", "-i", *kept, "bash", "-c"
 if not terminal:
     os.execvp(words[0], words)
 signal.signal(signal.SIGTERM, lambda *_: os._exit(143))  # closes the terminal: the job is hung up
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as sshd does: under nohup nobody would hang up
 sys.exit(os.waitstatus_to_exitcode(pty.spawn(words)))
 """
 
