@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from frameworks.counting import pytorch as counting
 from measurement import blas
@@ -21,6 +22,10 @@ from measurement.operations import Operations, tally
 
 # See frameworks.About.
 ABOUT = {"package": "torch", "backends": ("gloo", "nccl")}
+_HOPPER_ATTENTION = [
+    SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]  # fmt: skip
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -69,6 +74,11 @@ class Adapter(Alone):
         # float32 means IEEE float32 in every framework here. cuDNN's convolutions default to TF32.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
+        if self._torch.type == "cuda" and torch.cuda.get_device_capability(self._torch)[0] == 9:
+            # On Hopper cuDNN's attention is the faster one, see docs/NVIDIA.md; PyTorch asks it last.
+            # What it cannot serve, as float32, falls to the next.
+            self._attention = sdpa_kernel(_HOPPER_ATTENTION, set_priority=True)
+            self._attention.__enter__()  # for good: a framework is loaded once in a process
         # Lets torch.compile take the whole step, gradients and update included, as one graph. Before
         # 2.13 it cannot: loss and gradients are a graph then, and the update is its own kernel.
         self._traces_gradients = hasattr(torch._dynamo.config, "trace_autograd_ops")
