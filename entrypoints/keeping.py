@@ -32,8 +32,12 @@ def begin(
     where there is too little."""
     wanted = SPARE_BYTES + more_bytes
     try:
-        disk.reserve(folder, wanted)
-        return outbox.begin(folder, record, parent=parent, run_id=run_id)
+        with outbox.locked(folder):  # or another process might take it for what a kill has left
+            disk.reserve(folder, wanted)
+            return outbox.begin(folder, record, parent=parent, run_id=run_id)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise InputError(

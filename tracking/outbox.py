@@ -176,10 +176,10 @@ def folders(base: Path | None = None) -> list[Path]:
 
 
 def forget_unborn(base: Path | None = None) -> None:
-    """Removes what was begun and never became a record, because its process was killed while the first
-    line of it was written: nothing had been measured."""
-    for new in (base or RECORDS).glob(f"*/{HEADER}.new"):
-        folder = new.parent
+    """Removes what was begun and never became a record, because its process was killed while room was
+    made for it or its first line was written: nothing had been measured."""
+    found = [(base or RECORDS).glob(f"*/{name}") for name in (f"{HEADER}.new", disk.RESERVE)]
+    for folder in {path.parent for paths in found for path in paths}:
         with locked(folder) as got:
             if got and not any((folder / name).exists() for name in (HEADER, EVENTS)):
                 shutil.rmtree(folder)

@@ -453,9 +453,12 @@ def test_what_is_interrupted_while_it_is_sent_stays_measured(
 def test_a_record_that_was_never_born_is_forgotten_and_a_measured_one_is_not(
     tmp_path: Path,
 ) -> None:
-    """Killed between the writing of a record's first lines and their getting their name."""
+    """Killed while room was made, or between the writing of its first lines and their getting their
+    name."""
     for name, files in (
         ("unborn", ["record.json.new"]),
+        ("room alone", ["reserve"]),
+        ("with its room", ["reserve", "record.json"]),
         ("cut off", ["record.json.new", "record.json"]),
         ("measured", ["record.json.new", "events.jsonl"]),
         ("held", ["record.json.new"]),
@@ -465,4 +468,24 @@ def test_a_record_that_was_never_born_is_forgotten_and_a_measured_one_is_not(
             (tmp_path / name / file).write_text("{")
     with outbox.locked(tmp_path / "held"):
         outbox.forget_unborn(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut off", "held", "measured"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cut off", "held", "measured", "with its room",
+    ]  # fmt: skip
+
+
+def test_an_interrupted_beginning_leaves_nothing_and_holds_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "records" / "one"
+    folder.mkdir(parents=True)
+
+    def interrupted(*words: Any, **named: Any) -> None:
+        assert (folder / "reserve").exists()
+        outbox.forget_unborn(folder.parent)  # as another study does that starts now
+        assert (folder / "reserve").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outbox, "begin", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        keeping.begin(folder, Record("x", "", {}, TAGS, [], {}))
+    assert not folder.exists()
