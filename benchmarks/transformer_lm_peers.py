@@ -99,9 +99,6 @@ def mlx_examples(session: Any, script: dict[str, Any]) -> tuple[Step, Forward]:
         "feed_forward_norm": "ln2",
         "feed_forward.inner": "linear1",
         "feed_forward.outer": "linear2",
-        "attention.query": "attention.query_proj",
-        "attention.key": "attention.key_proj",
-        "attention.value": "attention.value_proj",
         "attention.output": "attention.out_proj",
     }
     values = {"head.": "out_proj.", "norm.": "transformer.ln."}
@@ -111,7 +108,11 @@ def mlx_examples(session: Any, script: dict[str, Any]) -> tuple[Step, Forward]:
             name = theirs + name[len(ours) :] if name.startswith(ours) else name
         for ours, theirs in names.items():
             name = name.replace(ours, theirs)
-        start[name] = value
+        if "qkv" not in name:
+            start[name] = value
+            continue
+        for part, third in zip(("query", "key", "value"), np.split(value, 3), strict=True):
+            start[name.replace("qkv", f"{part}_proj")] = third
     session.framework.write_parameters(model, start)
     inputs = mx.concatenate([session.train[0], session.train[1][:, -1:]], axis=1)
 
@@ -169,8 +170,7 @@ def mlx_benchmarks(session: Any, script: dict[str, Any], completed: bool) -> tup
                 start[f"{layer}.{theirs}.{part}"] = ours[f"{block}.{mine}.{part}"]
     for i in range(config.blocks):
         block, layer = f"blocks.{i}.attention", f"transformer.layers.{i}.self_attn"
-        three = [ours[f"{block}.{name}.weight"] for name in ("query", "key", "value")]
-        start[f"{layer}.in_proj_weight"] = np.concatenate(three)
+        start[f"{layer}.in_proj_weight"] = ours[f"{block}.qkv.weight"]
         start[f"{layer}.in_proj_bias"] = np.zeros(3 * config.dimension, np.float32)
         start[f"{layer}.out_proj.weight"] = ours[f"{block}.output.weight"]
         start[f"{layer}.out_proj.bias"] = np.zeros(config.dimension, np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import time
@@ -53,6 +54,15 @@ def _keep_embedding_kernel() -> None:
         torch.compiler.config.cache_key_tag = "embedding_dense_backward kept"
 
 
+@functools.cache  # or the collector would end the block, and with it the preference
+def _prefer_cudnn_attention() -> AbstractContextManager[Any]:
+    """For the rest of the process: on Hopper cuDNN's attention in 16 bits is the faster one, see
+    docs/NVIDIA.md, and PyTorch asks it last. What it cannot serve, as float32, falls to the next."""
+    block: AbstractContextManager[Any] = sdpa_kernel(_HOPPER_ATTENTION, set_priority=True)
+    block.__enter__()
+    return block
+
+
 class Adapter(Alone):
     """See measurement.framework.Framework."""
 
@@ -75,10 +85,7 @@ class Adapter(Alone):
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         if self._torch.type == "cuda" and torch.cuda.get_device_capability(self._torch)[0] == 9:
-            # On Hopper cuDNN's attention is the faster one, see docs/NVIDIA.md; PyTorch asks it last.
-            # What it cannot serve, as float32, falls to the next.
-            self._attention = sdpa_kernel(_HOPPER_ATTENTION, set_priority=True)
-            self._attention.__enter__()  # for good: a framework is loaded once in a process
+            _prefer_cudnn_attention()
         # Lets torch.compile take the whole step, gradients and update included, as one graph. Before
         # 2.13 it cannot: loss and gradients are a graph then, and the update is its own kernel.
         self._traces_gradients = hasattr(torch._dynamo.config, "trace_autograd_ops")

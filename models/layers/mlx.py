@@ -195,8 +195,8 @@ class AdamW:
     rises linearly from 0, over `warmup_steps`, to `learning_rate` (0: it is that from the start);
     with `decay_steps` it then falls as half a cosine to 0, where it is after so many steps in all.
 
-    Moments are float32. Parameters in 16 bits are updated in float32 too: `lost` keeps what their
-    rounding cut off, or updates below half a unit in the last place would never add up.
+    Moments are float32. Parameters in 16 bits are the rounded ones of `exact`, which is float32, or
+    updates below half a unit in the last place would never add up.
     state: all that an update changes, but the parameters; zeros at the start.
     """
 
@@ -223,8 +223,8 @@ class AdamW:
         )
         values = model.trainable_parameters()
         self.optimizer.init(tree_map(lambda p: mx.zeros(p.shape, mx.float32), values))
-        self.lost: dict[str, mx.array] = {}
-        self.state = [self.optimizer.state, self.lost]
+        self.exact: dict[str, mx.array] = {}
+        self.state = [self.optimizer.state, self.exact]
         self.restart()
 
     def rate(self, step: mx.array) -> mx.array:
@@ -240,27 +240,22 @@ class AdamW:
 
     def update(self, gradients: dict[str, Any]) -> None:
         """One step: the model's parameters become new arrays; `gradients` as a tree like them."""
-        if not self.lost:
+        if not self.exact:
             self.optimizer.update(self.model, gradients)
             return
-        parameters = dict(tree_flatten(self.model.trainable_parameters()))
-        values = {name: p.astype(mx.float32) + self.lost[name] for name, p in parameters.items()}
         slopes = tree_map(lambda gradient: gradient.astype(mx.float32), gradients)
-        updated = dict(
-            tree_flatten(
-                self.optimizer.apply_gradients(slopes, tree_unflatten(list(values.items())))
-            )
-        )
-        rounded = {name: updated[name].astype(p.dtype) for name, p in parameters.items()}
-        for name, p in rounded.items():
-            self.lost[name] = updated[name] - p.astype(mx.float32)
-        self.model.update(tree_unflatten(list(rounded.items())))
+        exact = tree_unflatten(list(self.exact.items()))
+        updated = tree_flatten(self.optimizer.apply_gradients(slopes, exact))
+        self.exact.update(updated)
+        dtypes = {name: p.dtype for name, p in tree_flatten(self.model.trainable_parameters())}
+        rounded = [(name, value.astype(dtypes[name])) for name, value in updated]
+        self.model.update(tree_unflatten(rounded))
 
     def restart(self) -> None:
-        """The state as before the first step; to be called again when the model has been moved to
-        another device or dtype."""
+        """The state as before the first step; to be called again when parameters were written, or
+        moved to another device or dtype."""
         self.optimizer.state.update(tree_map(mx.zeros_like, self.optimizer.state))
-        self.lost.clear()
+        self.exact.clear()
         for name, p in tree_flatten(self.model.trainable_parameters()):
             if p.dtype != mx.float32:
-                self.lost[name] = mx.zeros(p.shape, mx.float32)
+                self.exact[name] = p.astype(mx.float32)

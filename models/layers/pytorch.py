@@ -65,14 +65,14 @@ def gelu(x: torch.Tensor) -> torch.Tensor:
 
 
 @torch.library.custom_op(
-    "layers::adamw", mutates_args=("parameters", "first", "second", "lost", "steps")
+    "layers::adamw", mutates_args=("parameters", "first", "second", "exact", "steps")
 )
 def _adamw(
     parameters: list[torch.Tensor],
     gradients: list[torch.Tensor],
     first: list[torch.Tensor],
     second: list[torch.Tensor],
-    lost: list[torch.Tensor],
+    exact: list[torch.Tensor],
     steps: torch.Tensor,
     rate: torch.Tensor,
     weight_decay: float,
@@ -81,13 +81,9 @@ def _adamw(
     epsilon: float,
 ) -> None:
     """The kernel of torch.optim.AdamW(fused=True) as one operator, which torch.compile takes into
-    the graph of a step; neither the class nor the bare kernel can be compiled (torch 2.13). What is
-    inside is not compiled: a compiler would leave out the very rounding that `lost` makes good."""
+    the graph of a step; neither the class nor the bare kernel can be compiled (torch 2.13)."""
     steps.add_(1)
-    values = parameters
-    if lost:
-        values = [p.float() for p in parameters]
-        torch._foreach_add_(values, lost)
+    values = exact or parameters
     torch._fused_adamw_(
         values,
         [gradient.float() for gradient in gradients],
@@ -103,10 +99,8 @@ def _adamw(
         amsgrad=False,
         maximize=False,
     )
-    if lost:
-        torch._foreach_copy_(parameters, values)
-        torch._foreach_copy_(lost, values)
-        torch._foreach_sub_(lost, [p.float() for p in parameters])
+    if exact:
+        torch._foreach_copy_(parameters, exact)
 
 
 class AdamW:
@@ -114,8 +108,8 @@ class AdamW:
     rises linearly from 0, over `warmup_steps`, to `learning_rate` (0: it is that from the start);
     with `decay_steps` it then falls as half a cosine to 0, where it is after so many steps in all.
 
-    Moments are float32. Parameters in 16 bits are updated in float32 too: `lost` keeps what their
-    rounding cut off, or updates below half a unit in the last place would never add up.
+    Moments are float32. Parameters in 16 bits are the rounded ones of `exact`, which is float32, or
+    updates below half a unit in the last place would never add up.
     state: all that an update changes, but the parameters; zeros at the start.
     """
 
@@ -152,18 +146,18 @@ class AdamW:
         with torch.no_grad():
             rate = self.rate(self.steps)
             parameters = [p.detach() for p in self.parameters]
-            moments = (self.first, self.second, self.lost)
+            moments = (self.first, self.second, self.exact)
             _adamw(parameters, list(gradients), *moments, self.steps, rate, *self.constants)
 
     def restart(self) -> None:
-        """The state as before the first step; to be called again when the model has been moved to
-        another device or dtype."""
+        """The state as before the first step; to be called again when parameters were written, or
+        moved to another device or dtype."""
         self.state.clear()
-        self.first, self.second, self.lost = [], [], []  # gives their memory back first
-        short = [p for p in self.parameters if p.dtype != torch.float32]
-        self.first, self.second, self.lost = (
-            [torch.zeros_like(p, dtype=torch.float32) for p in chosen]
-            for chosen in (self.parameters, self.parameters, short)
+        self.first, self.second, self.exact = [], [], []  # gives their memory back first
+        self.first, self.second = (
+            [torch.zeros_like(p, dtype=torch.float32) for p in self.parameters] for _ in range(2)
         )
+        short = [p.detach() for p in self.parameters if p.dtype != torch.float32]
+        self.exact = [p.float() for p in short]
         self.steps = torch.zeros((), device=self.parameters[0].device)
-        self.state += [self.steps, *self.first, *self.second, *self.lost]
+        self.state += [self.steps, *self.first, *self.second, *self.exact]

@@ -83,8 +83,8 @@ class Config:
         shapes["embedding.weight"] = ((VOCABULARY, width), Normal(width**-0.5))
         for i in range(self.blocks):
             norm(f"blocks.{i}.attention_norm")
-            for part in ("query", "key", "value", "output"):
-                linear(f"blocks.{i}.attention.{part}", width, width, bias=False)
+            linear(f"blocks.{i}.attention.qkv", width, 3 * width, bias=False)
+            linear(f"blocks.{i}.attention.output", width, width, bias=False)
             norm(f"blocks.{i}.feed_forward_norm")
             linear(f"blocks.{i}.feed_forward.inner", width, 4 * width, bias=True)
             linear(f"blocks.{i}.feed_forward.outer", 4 * width, width, bias=True)

@@ -21,15 +21,11 @@ class Attention(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.heads = config.heads
-        self.query = nn.Linear(config.dimension, config.dimension, bias=False)
-        self.key = nn.Linear(config.dimension, config.dimension, bias=False)
-        self.value = nn.Linear(config.dimension, config.dimension, bias=False)
+        self.qkv = nn.Linear(config.dimension, 3 * config.dimension, bias=False)
         self.output = nn.Linear(config.dimension, config.dimension, bias=False)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        query, key, value = (
-            split(part(x), self.heads) for part in (self.query, self.key, self.value)
-        )
+        query, key, value = (split(part, self.heads) for part in jnp.split(self.qkv(x), 3, axis=2))
         return self.output(attend(query, key, value, "causal"))
 
 

@@ -20,15 +20,11 @@ class Attention(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.heads = config.heads
-        self.query = nn.Linear(config.dimension, config.dimension, bias=False)
-        self.key = nn.Linear(config.dimension, config.dimension, bias=False)
-        self.value = nn.Linear(config.dimension, config.dimension, bias=False)
+        self.qkv = nn.Linear(config.dimension, 3 * config.dimension, bias=False)
         self.output = nn.Linear(config.dimension, config.dimension, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        query, key, value = (
-            split(part(x), self.heads) for part in (self.query, self.key, self.value)
-        )
+        query, key, value = (split(part, self.heads) for part in torch.chunk(self.qkv(x), 3, dim=2))
         return self.output(attend(query, key, value, "causal"))
 
 
