@@ -185,6 +185,8 @@ def mlx_benchmarks(session: Any, script: dict[str, Any], completed: bool) -> tup
 
 
 def nanogpt(session: Any, script: dict[str, Any]) -> tuple[Step, Forward]:
+    import torch
+
     config = session.config
     model = script["GPT"](
         script["GPTConfig"](
@@ -197,8 +199,17 @@ def nanogpt(session: Any, script: dict[str, Any]) -> tuple[Step, Forward]:
             bias=False,
         )
     ).to(session.train[0].device)
-    # Called with targets, as in training: without them it computes the last position only.
-    return _torch_steps(session, model, lambda x: model(x, x)[0])
+    device, dtype = session.train[0].device.type, session.framework.dtype
+
+    def logits(x: Any) -> Any:
+        # As its train.py: 16 bits by autocast. Called with targets, as in training: without them it
+        # computes the last position only.
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            return model(x, x)[0]
+
+    # It compiles by default, which its README advises against without a GPU.
+    compiled = torch.compile(logits, dynamic=False) if device != "cpu" else logits
+    return _torch_steps(session, model, compiled)
 
 
 def _torch_steps(session: Any, model: Any, logits: Callable[[Any], Any]) -> tuple[Step, Forward]:
