@@ -114,6 +114,13 @@ def mlx_examples(session: Any, script: dict[str, Any]) -> tuple[Step, Forward]:
         for part, third in zip(("query", "key", "value"), np.split(value, 3), strict=True):
             start[name.replace("qkv", f"{part}_proj")] = third
     session.framework.write_parameters(model, start)
+    dtype, positions = model.embedding.weight.dtype, model.pe
+    if dtype != mx.float32:  # what the script makes in float32 would make all behind it float32
+        model.pe = lambda numbers: positions(numbers).astype(dtype)
+        attention = nn.MultiHeadAttention
+        attention.create_additive_causal_mask = staticmethod(
+            partial(attention.create_additive_causal_mask, dtype=dtype)
+        )
     inputs = mx.concatenate([session.train[0], session.train[1][:, -1:]], axis=1)
 
     def loss_fn(model: Any, inputs: Any) -> Any:
