@@ -16,8 +16,9 @@ from measurement import blas
 from measurement.errors import InputError
 
 CHECKED_STEPS = 4
-# Relative, of losses. In bfloat16, of 8 bits, rounding alone makes such differences.
-TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
+# Relative, of losses. In bfloat16, of 8 bits, rounding alone makes such differences: two orders of the
+# same sums in MLX were 1.2e-2 apart after four steps of the language model on an H200.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 Step = Callable[[Any], float]  # row numbers -> loss
 Forward = Callable[[Any], Any]  # inputs -> answers
 Peers = dict[str, tuple[Step, Forward]]
@@ -72,6 +73,13 @@ def _waited(session: Any, call: Callable[[Any], Any], inputs: Any) -> None:
     session.framework.wait(call(inputs))
 
 
+def _finished(session: Any, forward: Forward, inputs: Any) -> None:
+    """A peer's pass to its end: a GPU goes on after the call."""
+    forward(inputs)
+    if session.framework.device != "cpu":
+        session.framework.wait()
+
+
 def measure(
     framework: str,
     options: argparse.Namespace,
@@ -89,7 +97,7 @@ def measure(
     inputs = session.test[0][0]
     arms: dict[str, common.Arm] = {}
     for name, (step, forward) in peers.items():
-        arms |= _arms(name, step, partial(forward, inputs), rows)
+        arms |= _arms(name, step, partial(_finished, session, forward, inputs), rows)
     for mode in ("off",) if reason else ("on", "off"):
         same = mode == ("on" if session.compiled else "off")
         found = session if same else common.session(framework, options, mode, workload)

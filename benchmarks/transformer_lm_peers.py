@@ -248,9 +248,7 @@ def _torch_steps(session: Any, model: Any, logits: Callable[[Any], Any]) -> tupl
 
     def forward(x: Any) -> Any:
         with torch.inference_mode():
-            words = torch.argmax(logits(x.long()), dim=2)
-        session.framework.wait()
-        return words
+            return torch.argmax(logits(x.long()), dim=2)
 
     return step, forward
 
