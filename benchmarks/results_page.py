@@ -55,7 +55,7 @@ def peers(results: Path) -> str:
     ]
     for path in sorted(results.glob("*-peers/*.json")):
         whole = json.loads(path.read_text())
-        for row in (row for result in whole["results"] for row in result["rows"]):
+        for result, row in ((r, row) for r in whole["results"] for row in r["rows"]):
             ratio = row["ratio"]
             if row.get("comparison", "").startswith("noise"):
                 continue
@@ -66,10 +66,16 @@ def peers(results: Path) -> str:
                 row["comparison"],
                 str(ratio["n"]),
                 _ratio(shown),
-                f"{whole['machine']['machine_cpu']}, {whole['options']['threads']} thread",
+                _where(whole, result["conditions"]),
             )
             lines.append(f"| {' | '.join(words)} |")
     return "\n".join(lines) + "\n"
+
+
+def _where(whole: Any, conditions: Any) -> str:
+    if conditions["device"] == "cpu":
+        return f"{whole['machine']['machine_cpu']}, {whole['options']['threads']} thread"
+    return f"{conditions['versions']['gpu']}, {conditions['dtype']}"
 
 
 TABLES = {"studies": studies, "peers": peers}
