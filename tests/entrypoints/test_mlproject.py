@@ -51,14 +51,21 @@ def test_every_workload_and_framework_has_an_entry_point() -> None:
 def test_cuda_needs_what_the_rest_needs_but_for_the_backend() -> None:
     def names(file: str) -> set[str]:
         lines = (ROOT / file).read_text().splitlines()
-        return {line.split(";")[0] for line in lines if not line.startswith(("#", "mlx", "zeus-apple"))}
+        return {
+            line.split(";")[0] for line in lines if not line.startswith(("#", "mlx", "zeus-apple"))
+        }
 
     assert names("requirements-cuda.txt") == names("requirements.txt")
     assert "mlx[cuda13]" in (ROOT / "requirements-cuda.txt").read_text().splitlines()
 
 
 def test_pins_stand_in_one_place_only() -> None:
-    files = ("requirements.txt", "requirements-dev.txt", "requirements-cuda.txt", *frameworks.OWN_ENVIRONMENT.values())
+    files = (
+        "requirements.txt",
+        "requirements-dev.txt",
+        "requirements-cuda.txt",
+        *frameworks.OWN_ENVIRONMENT.values(),
+    )
     for file in files:
         lines = (ROOT / file).read_text().splitlines()
         assert not [line for line in lines if re.search("[=<>~]=", line.split(";")[0])]
