@@ -197,7 +197,7 @@ class AdamW:
 
     Moments are float32. Parameters in 16 bits are the rounded ones of `exact`, which is float32, or
     updates below half a unit in the last place would never add up.
-    state: all that an update changes, but the parameters; zeros at the start.
+    state: all that an update changes, but the parameters; moments are zeros at the start.
     """
 
     def __init__(
