@@ -409,6 +409,7 @@ class GenerationSession(Base):
                 "token": framework.count(advance, self.model),
             },
             framework.stored(self.model, list(cache)),
+            self.config.widest_flops(),
         )
 
     def text(self) -> str | None:

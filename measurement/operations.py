@@ -9,7 +9,7 @@ gradient does not compute the scores again; a Fourier transform, as the product 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # By which two arms may differ, of the larger count. Sound twins of every workload agree exactly, in
@@ -21,9 +21,6 @@ UNUSED = {"answer": 0.02, "pass over the test set": 0.02}
 # What keeps float32's 24 bits; a product in fewer is compared by its own name, and never hidden in
 # the sum.
 EXACT = ("float32", "float64")
-# Of the larger count, the products that one arm may have in float64 and the other in float32: a
-# device without float64 transforms Whisper's sound in float32, 1 in 40 of that workload's products.
-WIDER = 0.05
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,12 @@ def tally(*groups: list[tuple[str, int]]) -> dict[str, int]:
 class Counted:
     """calls: what is timed ("step", "answer" ...) -> its operations, of all ranks together; recorded:
     operations that were kept for a gradient where nothing is learnt. stored: dtype -> elements of the
-    parameters and of the arrays that a step, or a token, changes besides."""
+    parameters and of the arrays that a step, or a token, changes besides. widest: what is timed -> the
+    FLOPs of it that the workload wants in the widest floats of the device, float64 or float32."""
 
     calls: dict[str, Operations]
     stored: dict[str, int]
+    widest: dict[str, int] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """For the evidence, see `counted_difference`."""
@@ -84,6 +83,7 @@ class Counted:
             "products": {name: found.products for name, found in self.calls.items()},
             "recorded": sum(f.recorded for name, f in self.calls.items() if name != "step"),
             "stored": self.stored,
+            **({"widest": self.widest} if self.widest else {}),
             **({"unknown": unknown} if unknown else {}),
         }
 
@@ -104,7 +104,8 @@ def counted_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None
         for name, reason in side.get("unknown", {}).items():
             return f"the work of one {name} cannot be counted: {reason}"
     for name in x:
-        if said := _products_difference(x[name], y[name], UNUSED.get(name, TOLERANCE)):
+        widest = max(side.get("widest", {}).get(name, 0) for side in (one, other))
+        if said := _products_difference(x[name], y[name], UNUSED.get(name, TOLERANCE), widest):
             return f"the counted work of one {name} differs: {said}"
     for side in (one, other):
         if side["recorded"]:
@@ -117,13 +118,13 @@ def counted_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None
 
 
 def _products_difference(
-    a: Mapping[str, int], b: Mapping[str, int], tolerance: float
+    a: Mapping[str, int], b: Mapping[str, int], tolerance: float, widest: int
 ) -> str | None:
     x, y = _classes(a), _classes(b)
     largest = max([*x.values(), *y.values()], default=0)
     if not all(abs(x.get(d, 0) - y.get(d, 0)) <= tolerance * largest for d in {*x, *y}):
         return f"products of {_said(x)} against {_said(y)} (allowed {100 * tolerance:g} %)"
-    if abs(a.get("float64", 0) - b.get("float64", 0)) > WIDER * largest:
+    if abs(a.get("float64", 0) - b.get("float64", 0)) > widest + tolerance * largest:
         return f"products of {_said(a)} against {_said(b)}"
     return None
 
@@ -152,6 +153,7 @@ def _whole(counted: Any) -> bool:
         isinstance(counted, dict)
         and isinstance(counted.get("products"), dict)
         and isinstance(counted.get("unknown", {}), dict)
+        and counts(counted.get("widest", {}))
         and all(map(counts, counted["products"].values()))
         and isinstance(counted.get("recorded"), int)
         and counts(counted.get("stored"))

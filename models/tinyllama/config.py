@@ -148,6 +148,10 @@ class Config:
         unread = left_out * after + 2 * d * (left_out * self.prompt_tokens // 2)
         return 2 * (whole - unread + self.decode_tokens * d * self.vocabulary)
 
+    def widest_flops(self) -> dict[str, int]:
+        """None of its products is wanted in more than its dtype."""
+        return {}
+
     def rates(self, begin_seconds: float, decode_seconds: float) -> dict[str, float]:
         """Metrics of one item, from the seconds to its first token and from there to its last."""
         return {

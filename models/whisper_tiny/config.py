@@ -223,6 +223,10 @@ class Config:
         logits = self.decode_tokens * width * self.vocabulary_size
         return 2 * (features + convolutions + encoder + cross + decoder + logits)
 
+    def widest_flops(self) -> dict[str, int]:
+        """The Fourier transform of a window as a product, see `fourier`; FLOPs by what is timed."""
+        return {"prompt": 2 * self.frames * FFT_SAMPLES * (FFT_SAMPLES + 2)}
+
     def rates(self, begin_seconds: float, decode_seconds: float) -> dict[str, float]:
         """Metrics of one window from the medians of its two phases, in seconds.
 

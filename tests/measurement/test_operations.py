@@ -55,15 +55,18 @@ def test_equal_counts_pass_and_old_evidence_compares_with_old():
         ({"products": {"step": {"float32": -1}}}, "not"),
         ({"stored": "cut"}, "not"),
         ({"unknown": "cut"}, "not"),
+        ({"widest": {"answer": -1}}, "not"),
     ],
 )
 def test_what_differs_is_named(change, word):
     assert word in said(summary(), summary(**change))
 
 
-def test_rounding_and_a_few_products_in_float64_pass():
-    near = {"step": {"float32": 3003}, "answer": {"float32": 96, "float64": 3}}
-    assert said(summary(), summary(products=near)) == ""
+def test_rounding_passes_and_what_may_be_in_the_widest_floats():
+    near = {"step": {"float32": 3003}, "answer": {"float32": 60, "float64": 40}}
+    assert said(summary(widest={"answer": 40}), summary(products=near, widest={"answer": 40})) == ""
+    refused = said(summary(widest={"answer": 30}), summary(products=near, widest={"answer": 30}))
+    assert "40 FLOP in float64" in refused
 
 
 def test_the_parts_of_ranks_add_up():

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from twins import config_of, needs_all, session
+from twins import config_of, here, needs_all, session
 
 import frameworks
 import models
@@ -535,3 +535,12 @@ def test_suppression_is_openai_whispers():
 def test_the_workload_is_registered():
     assert "whisper_tiny" in models.names()
     assert models.frameworks("whisper_tiny") == ["mlx", "pytorch"]
+
+
+@needs_all
+@pytest.mark.parametrize("name", here("whisper_tiny"))
+def test_what_may_be_in_the_widest_floats_is_what_is_counted_in_them(name):
+    config = config_of("whisper_tiny")
+    counted = session("whisper_tiny", name, config).counted()
+    assert counted.calls["prompt"].products["float64"] == config.widest_flops()["prompt"]
+    assert counted.summary()["widest"] == config.widest_flops()
