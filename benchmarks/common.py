@@ -78,7 +78,7 @@ def parser(
     )
     add("--threads", type=whole, default=1, help="for every library, in both frameworks")
     add("--device", choices=("auto", "cpu", "gpu"), default="cpu")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32")
+    add("--dtype", choices=("float32", "tf32", "bfloat16"), default="float32")
     add("--preset", default=preset)
     add(
         "--sizes",
@@ -136,7 +136,7 @@ def each_in_process(
     TrialFailed."""
     options.blas = (blas.better() or "shipped") if options.blas == "auto" else options.blas
     models.load(workload, "data").prepare(options.dataset, options.data_dir)
-    os.environ.update(environment(options.threads))
+    os.environ.update(environment(options.threads, dtype=getattr(options, "dtype", "float32")))
     return [_in_process(measure, framework, options) for framework in chosen]
 
 

@@ -143,7 +143,7 @@ def run_job(
     start = sum(counts[:own])
     local = _Local(folder, range(start, start + counts[own]), listen)
     command = _command(spec, hosts, own, max_restarts, folder, module)
-    values = environment(spec["threads"], spec.get("packages"))
+    values = environment(spec["threads"], spec.get("packages"), spec["dtype"])
     with (folder / "worker.log").open("w") as log:
         process = subprocess.Popen(
             command,
@@ -210,7 +210,7 @@ def _command(
         where += ["--mpi-arg", f"--bind-to none --wdir {shlex.quote(str(ROOT))}"]
     else:
         where += ["--cwd", str(ROOT)]
-    for name, value in thread_counts(spec["threads"]).items():  # ssh passes none on
+    for name, value in thread_counts(spec["threads"], spec["dtype"]).items():  # ssh passes none on
         where += ["--env", f"{name}={value}"]
     return [str(launcher), *where, "--", python, "-m", module, text]
 

@@ -40,19 +40,22 @@ class OutOfMemory(TrialFailed):
     flags = "CRASHED,OUT-OF-MEMORY"
 
 
-def thread_counts(threads: int) -> dict[str, str]:
+def thread_counts(threads: int, dtype: str = "float32") -> dict[str, str]:
     """Of every library, and what else all frameworks must have in common."""
     values = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
-    values |= {"VECLIB_MAXIMUM_THREADS": str(threads), "MLX_ENABLE_TF32": "0"}
+    values |= {"VECLIB_MAXIMUM_THREADS": str(threads), "MLX_ENABLE_TF32": str(int(dtype == "tf32"))}
     values |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as the meters count them
     return values | {"TF_CPP_MIN_LOG_LEVEL": "2"}  # errors stay
 
 
-def environment(threads: int, packages: str | None = None) -> dict[str, str]:
+def environment(
+    threads: int, packages: str | None = None, dtype: str = "float32"
+) -> dict[str, str]:
     """The worker's environment variables: the same thread counts for every library, float32 as IEEE
-    float32 in MLX too, and nothing of MLflow. packages: a folder that Python searches first."""
+    float32 in MLX too unless `dtype` is tf32, and nothing of MLflow. packages: a folder that Python
+    searches first."""
     values = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    values |= thread_counts(threads)
+    values |= thread_counts(threads, dtype)
     if packages:
         found = (packages, os.environ.get("PYTHONPATH", ""))
         values["PYTHONPATH"] = os.pathsep.join(filter(None, found))
@@ -78,7 +81,7 @@ def run_worker(
         process = subprocess.Popen(
             [spec["python"], "-m", _worker(spec), str(folder / "spec.json"), str(writer)],
             cwd=ROOT,
-            env=environment(spec["threads"], spec.get("packages")),
+            env=environment(spec["threads"], spec.get("packages"), spec["dtype"]),
             stdout=log_file,
             stderr=subprocess.STDOUT,
             pass_fds=(writer,),

@@ -29,7 +29,7 @@ from entrypoints.node import Node
 from entrypoints.processes import ROOT
 from entrypoints.session import Session
 from entrypoints.worker import Emitter, keep, save_trace
-from measurement import blas, energy, job, machine
+from measurement import blas, energy, job, machine, memory
 from measurement.audit import completed, parity_difference
 from measurement.checkpoints import Checkpoints
 from measurement.disk import Appender
@@ -268,7 +268,7 @@ def measure(rank: Rank) -> None:
             rows=watched.rows,
             portions=watched.portions,
             reduce=reduce,
-            reduce_bytes=size * _ITEM_BYTES[framework.dtype],
+            reduce_bytes=size * memory.ITEM_BYTES[framework.dtype],
             save=resumed.save,
             restore=resumed.restore,
         )
@@ -322,8 +322,6 @@ def _result(rank: Rank, session: Session, everybody: list[dict[str, Any]]) -> di
         "imported": [m for m in (*frameworks.packages(), "mlflow") if m in sys.modules],
     }
 
-
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def _beating(step: Callable[[Any], Any], beat: Callable[[], None]) -> Callable[[Any], Any]:

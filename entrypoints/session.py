@@ -57,29 +57,42 @@ class Base:
         )
         self.ledger = Ledger()
         self.compiled, self.compiled_inference = self._compile_modes(spec["compile"])
+        self.graphs = spec["compile"] == "graphs"
         self.model = self.twin.Model(self.config)
 
     def _compile_modes(self, asked: str) -> tuple[bool, bool]:
         """`auto` is the mode that was measured faster in this framework."""
         reason = self.framework.can_compile()
-        if asked == "on" and reason:
-            raise InputError(f"compile=on: {reason}; install one or use compile=off")
+        if asked in ("on", "graphs") and reason:
+            raise InputError(f"compile={asked}: {reason}; install one or use compile=off")
+        if asked == "graphs" and (missing := self.framework.can_graph()):
+            raise InputError(f"compile=graphs: {missing}")
         if asked == "auto" and reason is None:
             first, second = self.twin.FASTER_COMPILED
             own = self.framework.step_compiled
             return first if own is None else own, second
-        return (asked == "on",) * 2
+        return (asked != "off" and reason is None,) * 2
+
+    def _step(self, step: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        """A training step as it is timed."""
+        submit = self.framework.compile_step(step, state, self.compiled)
+        return self.framework.graphed(submit, state) if self.graphs else submit
+
+    def _inference(self, predict: Callable[..., Any], compiled: bool) -> Callable[..., Any]:
+        """A call without gradients as it is timed."""
+        submit = self.framework.compile_predict(predict, self.model, compiled)
+        return self.framework.graphed(submit, self.model) if self.graphs else submit
 
     def _settings(self) -> str:
         """Of this process; the launchers of ranks set variables of their own, one framework's unlike the
         other's."""
         if self.framework.ranks > 1:
             return settings.DEFAULT
-        return settings.of_process(thread_counts(self.spec["threads"]))
+        return settings.of_process(thread_counts(self.spec["threads"], self.spec["dtype"]))
 
     def _conditions(self, data: dict[str, Any], weights: dict[str, str]) -> dict[str, Any]:
         """The condition as it is, read after the work from the libraries that did it."""
-        on = {True: "on", False: "off"}
+        on = {True: "graphs" if self.graphs else "on", False: "off"}
         return {
             "device": self.framework.device_of(self.model),
             "dtype": self.framework.dtype,
@@ -125,14 +138,12 @@ class Session(Base):
             self.model, self.config, self.framework.differentiate
         )
         self.reset()
-        self._submit = self.framework.compile_step(step, self.state, self.compiled)
+        self._submit = self._step(step, self.state)
         count = self.ledger.count
         self.step = count("step", lambda rows: self._submit(*self.train, rows))
-        bound = functools.partial(
-            self.framework.compile_predict, model=self.model, compiled=self.compiled_inference
-        )
-        self.predict = count("predict", bound(self.twin.predict))
-        self.score = count("score", bound(self.twin.score))
+        inference = self.compiled_inference
+        self.predict = count("predict", self._inference(self.twin.predict, inference))
+        self.score = count("score", self._inference(self.twin.score, inference))
 
     def reset(self, values: dict[str, np.ndarray] | None = None) -> None:
         """Initial parameters (or `values`) and the optimiser's first state."""
@@ -354,14 +365,12 @@ class GenerationSession(Base):
 
     def _calls(self, capacity: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """(begin, advance) with a cache of `capacity` tokens."""
-        bind = self.framework.compile_predict
-
         def begin(model: Any, inputs: Any) -> Any:
             return self.twin.begin(model, inputs, capacity)
 
         return (
-            bind(begin, self.model, self.compiled),
-            bind(self.twin.advance, self.model, self.compiled_inference),
+            self._inference(begin, self.compiled),
+            self._inference(self.twin.advance, self.compiled_inference),
         )
 
     def work(self) -> generation.Work:

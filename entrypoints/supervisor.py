@@ -102,7 +102,7 @@ def resolve(
     for name, value, choices in (
         ("dataset", config.DATASETS[0] if own else dataset, config.DATASETS),
         ("dtype", condition.dtype, config.DTYPES),
-        ("compile", condition.compile, ("auto", "on", "off")),
+        ("compile", condition.compile, ("auto", "on", "off", "graphs")),
     ):
         if value not in choices:
             ending = (

@@ -111,7 +111,7 @@ def options(workload: str) -> list[click.Parameter]:
         _option("dataset", config.DATASETS[0], " | ".join(config.DATASETS) + own),
         _option("data_dir", "auto", "folder of the data files"),
         _option("dtype", "float32", " | ".join(config.DTYPES)),
-        _option("compile", "auto", "on | off | auto (the faster)"),
+        _option("compile", "auto", "on | off | graphs (CUDA) | auto (the faster)"),
         _option("blas", "shipped", "shipped | mkl | openblas | PATH"),
         _option("threads", 0, "number of threads; 0: every core", whole(0)),
         _option(

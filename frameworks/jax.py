@@ -22,7 +22,7 @@ import numpy as np
 
 from frameworks.counting import jax as counting
 from measurement.errors import InputError
-from measurement.framework import Alone, check_fit
+from measurement.framework import NO_TF32, Alone, check_fit
 from measurement.operations import Operations, tally
 
 # See frameworks.About.
@@ -105,6 +105,8 @@ class Adapter(Alone):
                 "was opened; expected that number, or another process"
             )
         self.device = "cpu" if self._device.platform == "cpu" else "gpu"
+        if dtype == "tf32":
+            raise InputError(NO_TF32)
         self.dtype = dtype
         self._dtype = jnp.dtype(dtype)
         self._counted: list[Any] | None = None  # what a call reads back while it is counted

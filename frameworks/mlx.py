@@ -20,13 +20,15 @@ from mlx.utils import tree_flatten, tree_unflatten
 from frameworks.counting import mlx as counting
 from measurement import blas, processor
 from measurement.errors import InputError
-from measurement.framework import Alone, check_fit
+from measurement.framework import NO_TF32, Alone, check_fit
 from measurement.operations import Operations, tally
 
 # See frameworks.About.
 ABOUT = {"backends": ("ring", "mpi", "nccl", "jaccl")}
 _STREAM_THREADS: set[int] = set()
-_DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+_DTYPES = {
+    "float32": mx.float32, "tf32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16,
+}  # fmt: skip
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -53,6 +55,8 @@ class Adapter(Alone):
             )
         self.device = "cpu" if device == "cpu" or not gpu else "gpu"
         self.select()
+        if dtype == "tf32" and not (mx.cuda.is_available() and self._tf32()):
+            raise InputError(NO_TF32)
         self.dtype = dtype
         self._dtype = _DTYPES[dtype]
         self._counting = False
@@ -97,6 +101,9 @@ class Adapter(Alone):
         if self.device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
             return "mx.compile on the CPU needs a C++ compiler (g++ or clang++) on the PATH"
         return None
+
+    def can_graph(self) -> str | None:
+        return "MLX submits its work to CUDA as graphs by itself; use compile=on"
 
     def put(self, array: np.ndarray) -> mx.array:
         value = mx.array(np.ascontiguousarray(array).reshape(array.shape))

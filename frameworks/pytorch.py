@@ -16,9 +16,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from frameworks.counting import pytorch as counting
+from frameworks.graphs.pytorch import Graphed
 from measurement import blas
 from measurement.errors import InputError
-from measurement.framework import Alone, check_fit
+from measurement.framework import NO_TF32, Alone, check_fit
 from measurement.operations import Operations, tally
 
 # See frameworks.About.
@@ -27,7 +28,10 @@ _HOPPER_ATTENTION = [
     SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]  # fmt: skip
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {
+    "float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}  # fmt: skip
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -81,9 +85,11 @@ class Adapter(Alone):
         self._waits = self.device == "gpu"
         if threads:
             torch.set_num_threads(threads)
+        if dtype == "tf32" and not self._multiplies_tf32():
+            raise InputError(NO_TF32)
         # float32 means IEEE float32 in every framework here. cuDNN's convolutions default to TF32.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+        torch.backends.cudnn.allow_tf32 = dtype == "tf32"
         if self._torch.type == "cuda" and torch.cuda.get_device_capability(self._torch)[0] == 9:
             _prefer_cudnn_attention()
         # Lets torch.compile take the whole step, gradients and update included, as one graph. Before
@@ -92,6 +98,10 @@ class Adapter(Alone):
         if self._traces_gradients:
             torch._dynamo.config.trace_autograd_ops = True
         self._compiles_loss = False
+        self._writes = 0  # of whole models, which may have moved them
+
+    def _multiplies_tf32(self) -> bool:
+        return self._torch.type == "cuda" and torch.cuda.get_device_capability(self._torch)[0] >= 8
 
     def work_seconds(self) -> float:
         return time.thread_time()  # the calling thread takes its part of every CPU kernel
@@ -132,6 +142,19 @@ class Adapter(Alone):
         if self._torch.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
             return "torch.compile on the CPU needs a C++ compiler (g++ or clang++) on the PATH"
         return None
+
+    def can_graph(self) -> str | None:
+        if self._torch.type != "cuda" or torch.version.hip:
+            return "CUDA graphs need an NVIDIA GPU"
+        if self.ranks > 1:
+            return "ranks that train together are not recorded"
+        return None
+
+    def graphed(self, submit: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        def lies() -> list[torch.Tensor]:
+            return [*(state.parameters() if isinstance(state, torch.nn.Module) else _tensors(state))]
+
+        return Graphed(submit, lies, lambda: self._writes)
 
     def put(self, array: np.ndarray) -> torch.Tensor:
         # Shares memory with NumPy on the CPU; what must not be written to is copied.
@@ -195,6 +218,7 @@ class Adapter(Alone):
     def write_parameters(self, model: Any, values: Mapping[str, np.ndarray]) -> None:
         named = dict(model.named_parameters())
         check_fit({name: tuple(parameter.shape) for name, parameter in named.items()}, values)
+        self._writes += 1
         # The module itself moves too, so that buffers follow.
         model.to(device=self._torch, dtype=self._dtype)
         with torch.no_grad():

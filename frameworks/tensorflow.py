@@ -16,7 +16,7 @@ from tensorflow.python.util import _pywrap_util_port  # where the library tells 
 
 from frameworks.counting import tensorflow as counting
 from measurement.errors import InputError
-from measurement.framework import Alone, check_fit
+from measurement.framework import NO_TF32, Alone, check_fit
 from measurement.operations import Operations, tally
 
 # See frameworks.About.
@@ -58,6 +58,8 @@ class Adapter(Alone):
         self.device = "cpu" if device == "cpu" or not cards else "gpu"
         self._place = "/CPU:0" if self.device == "cpu" else "/GPU:0"
         self.xla_step = self.xla_step or self.device == "gpu"
+        if dtype == "tf32":
+            raise InputError(NO_TF32)
         self.dtype = dtype
         self._counting = False
         self._dtype = _DTYPES[dtype]

@@ -17,6 +17,12 @@ Array = Any  # a framework's own array
 Differentiate = Callable[[Any, Callable[..., Array]], Callable[..., tuple[Array, Any]]]
 
 
+NO_TF32 = (
+    "dtype=tf32: a format of NVIDIA GPUs from Ampere on, as MLX and PyTorch multiply in it; use device=gpu "
+    "with one, or dtype=float32"
+)
+
+
 def check_fit(shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, np.ndarray]) -> None:
     """Raises ValueError naming the first parameter that is missing, has another shape, or that the
     model lacks: a stored network that is only half loaded would answer wrongly and say nothing."""
@@ -55,6 +61,16 @@ class Framework(Protocol):
 
     def can_compile(self) -> str | None:
         """None when its compile mode works here, else the reason why not."""
+        ...
+
+    def can_graph(self) -> str | None:
+        """None when `graphed` works here, else the reason why not."""
+        ...
+
+    def graphed(self, submit: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        """What `compile_step` or `compile_predict` gave, submitted as a recorded graph of kernels from
+        the third call of a shape on. state: all that it reads or changes and is no argument; it may
+        lie elsewhere after `write_parameters` alone."""
         ...
 
     def put(self, array: np.ndarray) -> Array:
@@ -164,6 +180,12 @@ class Alone:
 
     def work_seconds(self) -> float:
         return time.process_time()
+
+    def can_graph(self) -> str | None:
+        return f"{self.name} records no graphs that its user chooses"  # type: ignore[attr-defined]
+
+    def graphed(self, submit: Callable[..., Any], state: Any) -> Callable[..., Any]:
+        raise NotImplementedError(self.can_graph())
 
     def shard(self, rows: np.ndarray) -> tuple[Any, int]:
         return self.put(rows), len(rows)  # type: ignore[attr-defined]

@@ -62,7 +62,7 @@ def contradiction(claimed: int, before: int | None, after: int | None) -> str | 
 _APART_SHARE, _APART_BYTES = 0.02, 8 * 2**20
 
 
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ITEM_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
 
 
 def too_small(claimed: int, parameters: int, item_bytes: int, trained: bool) -> str | None:

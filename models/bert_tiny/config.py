@@ -31,7 +31,7 @@ DATASETS = ("snli", "snli_dev", "synthetic")
 OWN_DATA = ""
 # No arm of MLX on its wheel's reference BLAS by default: it takes 7 to 30 times as long.
 AS_SHIPPED = False
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "tf32", "bfloat16")
 QUALITY = "eval/accuracy"
 OPTIMISER = "adamw"
 # From random weights, without the pretraining that takes BERT-tiny further. On snli_dev the accuracy

@@ -29,7 +29,7 @@ DATASETS = ("cifar100", "synthetic")
 OWN_DATA = ".npz"
 # No arm of MLX on its wheel's reference BLAS by default: it takes 7 to 30 times as long.
 AS_SHIPPED = False
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "tf32", "bfloat16")
 QUALITY = "eval/accuracy"
 OPTIMISER = "adamw"
 # Chosen, not measured: where a first epoch of tens is expected to have gone far beyond chance (0.01).

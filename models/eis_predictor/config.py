@@ -44,7 +44,7 @@ DATASETS = ("simulated", "synthetic")
 OWN_DATA = ""
 # No arm of MLX on its wheel's reference BLAS by default: it takes 7 to 30 times as long.
 AS_SHIPPED = False
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "tf32", "bfloat16")
 QUALITY = "eval/accuracy"
 OPTIMISER = "adamw_relu"
 # One ReLU in millions has an input that rounding puts on the other side of 0. At the public code's rate

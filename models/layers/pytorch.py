@@ -84,9 +84,12 @@ def _adamw(
     the graph of a step; neither the class nor the bare kernel can be compiled (torch 2.13)."""
     steps.add_(1)
     values = exact or parameters
+    if exact:  # all of them by a few kernels, not each by its own
+        short, gradients = gradients, [torch.empty_like(value) for value in exact]
+        torch._foreach_copy_(gradients, short)
     torch._fused_adamw_(
         values,
-        [gradient.float() for gradient in gradients],
+        gradients,
         first,
         second,
         [],
@@ -151,7 +154,13 @@ class AdamW:
 
     def restart(self) -> None:
         """The state as before the first step; to be called again when parameters were written, or
-        moved to another device or dtype."""
+        moved to another device or dtype. What fits is kept: a recorded step knows it by its place."""
+        if self._fits():
+            with torch.no_grad():
+                torch._foreach_zero_([self.steps, *self.first, *self.second])
+                if self.exact:
+                    torch._foreach_copy_(self.exact, self.parameters)
+            return
         self.state.clear()
         self.first, self.second, self.exact = [], [], []  # gives their memory back first
         self.first, self.second = (
@@ -161,3 +170,11 @@ class AdamW:
         self.exact = [p.float() for p in short]
         self.steps = torch.zeros((), device=self.parameters[0].device)
         self.state += [self.steps, *self.first, *self.second, *self.exact]
+
+    def _fits(self) -> bool:
+        short = any(p.dtype != torch.float32 for p in self.parameters)
+        return (
+            bool(self.state)
+            and short == bool(self.exact)
+            and self.steps.device == self.parameters[0].device
+        )

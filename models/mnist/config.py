@@ -20,7 +20,7 @@ DATASETS = ("mnist", "synthetic")
 OWN_DATA = ""
 # Whether a study on a Linux CPU also runs MLX as its wheel ships, on the reference BLAS: minutes here.
 AS_SHIPPED = True
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "tf32", "bfloat16")
 OPTIMISER = "sgd"
 QUALITY = "eval/accuracy"
 TARGET, EPOCHS = 0.96, 10

@@ -15,7 +15,7 @@ DATASETS = ("prompts", "synthetic")
 OWN_DATA = ".txt"
 # No arm of MLX on its wheel's reference BLAS by default: it takes 7 to 30 times as long.
 AS_SHIPPED = False
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = ("float32", "tf32", "float16", "bfloat16")
 # The deviation that TinyLlama's own training started from (`initializer_range`).
 INITIAL = Normal(0.02)
 TEXT_TOKENS = 200

@@ -21,7 +21,7 @@ DATASETS = ("ptb", "synthetic")
 OWN_DATA = ""
 # No arm of MLX on its wheel's reference BLAS by default: it takes 7 to 30 times as long.
 AS_SHIPPED = False
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "tf32", "bfloat16")
 QUALITY = "eval/perplexity"
 OPTIMISER = "adamw"
 # What the cpu preset reaches on real text in its second epoch (1,595), and a study's in its first

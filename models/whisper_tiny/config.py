@@ -27,7 +27,7 @@ DATASETS = ("jfk", "synthetic")
 OWN_DATA = ".wav"
 # No arm of MLX on its wheel's reference BLAS by default: it takes 7 to 30 times as long.
 AS_SHIPPED = False
-DTYPES = ("float32", "float16", "bfloat16")
+DTYPES = ("float32", "tf32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)

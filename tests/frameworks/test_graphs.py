@@ -1,0 +1,197 @@
+"""Calls of PyTorch recorded as CUDA graphs: on a GPU, and the bookkeeping anywhere, by a recorder that
+does what CUDA's does: it runs nothing, and replays the same operations on the same memory."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from frameworks.graphs import pytorch as graphs
+
+
+class _Recorder(TorchDispatchMode):
+    """What is recorded has not run: everything that was changed is put back at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[Any, Any, Any, Any]] = []
+        self.before: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.own: set[int] = set()  # made here
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in torch.utils._pytree.tree_leaves(args):
+            if isinstance(value, torch.Tensor) and id(value) not in (*self.before, *self.own):
+                self.before[id(value)] = value, value.detach().clone()
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, torch.Tensor) and id(output) not in self.before:
+            self.own.add(id(output))
+        self.made.append((func, args, kwargs or {}, output))
+        return output
+
+    def put_back(self) -> None:
+        for value, before in self.before.values():
+            value.copy_(before)
+
+    def replay(self) -> None:
+        for func, args, kwargs, output in self.made:
+            found = func(*args, **kwargs)
+            if isinstance(output, torch.Tensor) and found.data_ptr() != output.data_ptr():
+                output.copy_(found)
+
+
+class _Stream:
+    def wait_stream(self, other: Any) -> None: ...
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[_Recorder]:
+    """Every recording that was made."""
+    made: list[_Recorder] = []
+
+    @contextmanager
+    def graph(cuda_graph: Any, pool: Any = None, stream: Any = None) -> Any:
+        cuda_graph.recorder = _Recorder()
+        with torch.no_grad(), cuda_graph.recorder:
+            yield
+        with torch.no_grad():
+            cuda_graph.recorder.put_back()
+        made.append(cuda_graph.recorder)
+
+    class Graph:
+        recorder: _Recorder
+
+        def replay(self) -> None:
+            self.recorder.replay()
+
+    @contextmanager
+    def on(stream: Any) -> Any:
+        yield
+
+    for name, value in {
+        "Stream": _Stream, "graph_pool_handle": lambda: 0, "current_stream": _Stream, "stream": on,
+        "synchronize": lambda: None, "graph": graph, "CUDAGraph": Graph,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    return made
+
+
+class _Sum:
+    """A running sum, as a step changes a model."""
+
+    def __init__(self) -> None:
+        self.total = torch.zeros(2)
+        self.moves = 0
+
+    def add(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        self.total.add_(table.index_select(0, rows).sum(0))
+        return self.total * 1
+
+    def graphed(self) -> graphs.Graphed:
+        return graphs.Graphed(self.add, lambda: [self.total], lambda: self.moves)
+
+
+TABLE = torch.tensor([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
+
+
+def test_every_call_is_done_once_with_its_own_rows(recorded: list[_Recorder]) -> None:
+    work = _Sum()
+    call = work.graphed()
+    rows = [torch.tensor(r) for r in ([0, 1], [1, 2], [2, 2], [0, 0], [1, 1])]
+    found = [call(TABLE, r) for r in rows]
+    # Results are the caller's own: no later call changes one.
+    assert [int(f[0]) for f in found] == [3, 8, 14, 16, 20]
+    assert [r.tolist() for r in rows] == [[0, 1], [1, 2], [2, 2], [0, 0], [1, 1]]
+    assert len(recorded) == 1
+
+
+def test_each_shape_has_a_graph_of_its_own(recorded: list[_Recorder]) -> None:
+    work = _Sum()
+    call = work.graphed()
+    found = [call(TABLE, torch.tensor(r)) for r in ([0, 1], [2], [1, 2], [1], [0, 0], [0])]
+    assert [int(f[0]) for f in found] == [3, 6, 11, 13, 15, 16]
+    assert len(recorded) == 2
+
+
+def test_rows_that_begin_to_move_after_they_stood_still(recorded: list[_Recorder]) -> None:
+    work = _Sum()
+    call = work.graphed()
+    same = torch.tensor([0, 1])
+    for _ in range(3):
+        call(TABLE, same)
+    assert int(call(TABLE, torch.tensor([2, 2]))[0]) == 15
+    assert int(call(TABLE, torch.tensor([0, 0]))[0]) == 17
+    assert len(recorded) == 2
+
+
+def test_state_that_was_put_elsewhere_is_recorded_anew(recorded: list[_Recorder]) -> None:
+    work = _Sum()
+    call = work.graphed()
+    for _ in range(3):
+        call(TABLE, torch.tensor([0]))
+    work.total.zero_()
+    work.moves += 1  # written in place: the graph still stands
+    assert int(call(TABLE, torch.tensor([0]))[0]) == 1 and len(recorded) == 1
+    work.total, work.moves = torch.zeros(2), work.moves + 1
+    assert [int(call(TABLE, torch.tensor([1]))[0]) for _ in range(3)] == [2, 4, 6]
+    assert len(recorded) == 2
+
+
+def test_an_argument_that_is_changed_comes_back_itself(recorded: list[_Recorder]) -> None:
+    """As a cache does, which a token is written into; another text has another cache."""
+
+    def advance(token: torch.Tensor, cache: tuple[list[torch.Tensor], torch.Tensor]) -> Any:
+        (kept,), position = cache
+        return token + 1, ([kept.index_copy_(0, position, token)], position + 1)
+
+    call = graphs.Graphed(advance, lambda: [], lambda: 0)
+    for _ in range(2):
+        kept, cache = torch.zeros(5), None
+        token, cache = torch.ones(1), ([kept], torch.zeros(1, dtype=torch.int64))
+        for _ in range(5):
+            token, cache = call(token, cache)
+            assert cache[0][0] is kept
+        assert kept.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_who_looks_at_every_operation_sees_them(recorded: list[_Recorder]) -> None:
+    class Names(TorchDispatchMode):
+        seen: list[str]
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.seen.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    call = _Sum().graphed()
+    for _ in range(3):
+        call(TABLE, torch.tensor([0]))
+    mode = Names()
+    mode.seen = []
+    with mode:
+        call(TABLE, torch.tensor([0]))
+    assert "index_select.default" in mode.seen
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("workload", ["mnist", "transformer_lm", "eis_predictor"])
+def test_recorded_steps_train_as_plain_ones(workload: str) -> None:
+    from entrypoints.session import Session
+    from tests.workloads import spec_of
+
+    found = {}
+    for compile in ("off", "graphs"):
+        session = Session(spec_of(workload, "pytorch", device="gpu", compile=compile))
+        session.reset()
+        losses = [
+            float(session.framework.read(session.step(rows)))
+            for epoch in range(2)
+            for rows, _ in session.batches(epoch)
+        ]
+        found[compile] = losses, session.evaluate()
+    assert np.allclose(found["off"][0], found["graphs"][0], rtol=1e-3)
+    assert found["off"][1] == pytest.approx(found["graphs"][1], rel=0.02)
