@@ -323,7 +323,6 @@ def _result(rank: Rank, session: Session, everybody: list[dict[str, Any]]) -> di
     }
 
 
-
 def _beating(step: Callable[[Any], Any], beat: Callable[[], None]) -> Callable[[Any], Any]:
     def beaten(batch: Any) -> Any:
         beat()

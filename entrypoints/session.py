@@ -365,6 +365,7 @@ class GenerationSession(Base):
 
     def _calls(self, capacity: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """(begin, advance) with a cache of `capacity` tokens."""
+
         def begin(model: Any, inputs: Any) -> Any:
             return self.twin.begin(model, inputs, capacity)
 

@@ -233,7 +233,9 @@ def ranks_of(text: str) -> tuple[int, ...]:
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--dataset", default="auto", show_default=True, help="auto: the workload's real data")
 @click.option("--data_dir", default="auto", show_default=True)
-@click.option("--compile", default="auto", show_default=True, help="on | off | graphs (CUDA) | auto")
+@click.option(
+    "--compile", default="auto", show_default=True, help="on | off | graphs (CUDA) | auto"
+)
 @click.option(
     "--checkpoint", default="random", show_default=True, help="of a workload that generates"
 )

@@ -152,7 +152,9 @@ class Adapter(Alone):
 
     def graphed(self, submit: Callable[..., Any], state: Any) -> Callable[..., Any]:
         def lies() -> list[torch.Tensor]:
-            return [*(state.parameters() if isinstance(state, torch.nn.Module) else _tensors(state))]
+            return [
+                *(state.parameters() if isinstance(state, torch.nn.Module) else _tensors(state))
+            ]
 
         return Graphed(submit, lies, lambda: self._writes)
 

@@ -81,7 +81,9 @@ class _Shape:
 
     def next(self, inputs: list[torch.Tensor]) -> Any:
         places = [x.data_ptr() for x in inputs]
-        moved = [a != b and not c for a, b, c in zip(places, self._places, self._changed, strict=True)]
+        moved = [
+            a != b and not c for a, b, c in zip(places, self._places, self._changed, strict=True)
+        ]
         self._places = places
         if any(m and not c for m, c in zip(moved, self._copied, strict=True)):
             self._copied = [m or c for m, c in zip(moved, self._copied, strict=True)]

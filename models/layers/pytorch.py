@@ -132,6 +132,10 @@ class AdamW:
         self.decay_steps = decay_steps
         self.constants = (weight_decay, *betas, epsilon)
         self.state: list[torch.Tensor] = []
+        self.steps = torch.zeros(())
+        self.first: list[torch.Tensor] = []
+        self.second: list[torch.Tensor] = []
+        self.exact: list[torch.Tensor] = []
         self.restart()
 
     def rate(self, step: torch.Tensor) -> torch.Tensor:
@@ -155,26 +159,18 @@ class AdamW:
     def restart(self) -> None:
         """The state as before the first step; to be called again when parameters were written, or
         moved to another device or dtype. What fits is kept: a recorded step knows it by its place."""
-        if self._fits():
-            with torch.no_grad():
-                torch._foreach_zero_([self.steps, *self.first, *self.second])
-                if self.exact:
-                    torch._foreach_copy_(self.exact, self.parameters)
+        short = [p.detach() for p in self.parameters if p.dtype != torch.float32]
+        here = self.state and self.steps.device == self.parameters[0].device
+        if here and bool(short) == bool(self.exact):
+            torch._foreach_zero_([self.steps, *self.first, *self.second])
+            if short:
+                torch._foreach_copy_(self.exact, short)
             return
         self.state.clear()
         self.first, self.second, self.exact = [], [], []  # gives their memory back first
         self.first, self.second = (
             [torch.zeros_like(p, dtype=torch.float32) for p in self.parameters] for _ in range(2)
         )
-        short = [p.detach() for p in self.parameters if p.dtype != torch.float32]
         self.exact = [p.float() for p in short]
         self.steps = torch.zeros((), device=self.parameters[0].device)
         self.state += [self.steps, *self.first, *self.second, *self.exact]
-
-    def _fits(self) -> bool:
-        short = any(p.dtype != torch.float32 for p in self.parameters)
-        return (
-            bool(self.state)
-            and short == bool(self.exact)
-            and self.steps.device == self.parameters[0].device
-        )

@@ -7,6 +7,7 @@ tokenizer's (`whisper/tokenizer.py`) and its default `DecodingOptions` without t
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -248,6 +249,7 @@ def hann_window() -> np.ndarray:
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT_SAMPLES) / FFT_SAMPLES)
 
 
+@functools.cache
 def fourier() -> np.ndarray:
     """(400, 402) float64: a frame times this is the real, then the imaginary part of its windowed
     Fourier transform, for frameworks that have none in float64.
@@ -264,7 +266,8 @@ def mel_filters() -> np.ndarray:
     """(80, 201) float32: triangles over the bins of a 400-point transform at 16 kHz, of unit area,
     on Slaney's mel scale (linear to 1 kHz, logarithmic above; Auditory Toolbox, 1998).
 
-    Equals `librosa.filters.mel(sr=16000, n_fft=400, n_mels=80)` and Whisper's mel_filters.npz.
+    Equals `librosa.filters.mel(sr=16000, n_fft=400, n_mels=80)` and Whisper's mel_filters.npz. A module
+    that keeps them as integers, upon which no dtype is put, has them in float32 in every dtype.
     """
     break_hertz, hertz_per_mel, log_step = 1000.0, 200 / 3, np.log(6.4) / 27
     break_mel = break_hertz / hertz_per_mel

@@ -11,19 +11,18 @@ from models.layers import mlx as layers
 from models.whisper_tiny import config as sizes
 
 FASTER_COMPILED = (True, True)  # (begin, advance) on a CPU, see benchmarks/whisper_tiny_peers.py
-FOURIER, FILTERS = sizes.fourier(), mx.array(sizes.mel_filters())
 
 
-def log_mel(audio: mx.array) -> mx.array:
+def log_mel(audio: mx.array, filters: mx.array) -> mx.array:
     """audio (n, samples) -> (n, samples / 160, 80); why `widest`: see config.fourier."""
     x, half = audio.astype(layers.widest(audio)), sizes.HALF_SAMPLES
     x = mx.concatenate([x[:, half:0:-1], x, x[:, -2 : -half - 2 : -1]], axis=1)
     shape = (x.shape[0], audio.shape[1] // sizes.HOP_SAMPLES, sizes.FFT_SAMPLES)
     frames = mx.as_strided(x, shape, (x.shape[1], sizes.HOP_SAMPLES, 1))
-    real, imaginary = mx.split(mx.square(frames @ mx.array(FOURIER, x.dtype)), 2, axis=2)
-    x = mx.log10(mx.maximum((real + imaginary).astype(mx.float32) @ FILTERS.T, 1e-10))
-    x = mx.maximum(x, mx.max(x, axis=(1, 2), keepdims=True) - 8.0)
-    return ((x + 4.0) / 4.0).astype(audio.dtype)
+    real, imaginary = mx.split(mx.square(frames @ mx.array(sizes.fourier(), x.dtype)), 2, axis=2)
+    x = mx.log10(mx.maximum((real + imaginary).astype(mx.float32) @ filters.T, 1e-10))
+    x = mx.maximum(x, mx.max(x, axis=(1, 2), keepdims=True) - 8.0) + 4.0
+    return (x / 4.0).astype(audio.dtype)
 
 
 class Convolution(nn.Module):
@@ -123,11 +122,12 @@ class Model(nn.Module):
         super().__init__()
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self._never = mx.array(config.never())
+        self._filters = mx.array(sizes.mel_filters())
         self._start = mx.array([config.vocabulary.start])
 
     def __call__(self, audio: mx.array) -> Any:
         """audio (n, samples) -> logits (n, t, vocabulary) of the start tokens, caches, heard."""
-        x, blocks = self.encoder(log_mel(audio)), self.decoder.blocks
+        x, blocks = self.encoder(log_mel(audio, self._filters)), self.decoder.blocks
         heard = [tuple(map(mx.contiguous, block.cross_attn.project(x))) for block in blocks]
         return *self.decoder(self._start, "causal", heard, [None] * len(heard), 0), heard
 

@@ -11,17 +11,17 @@ from models.layers import pytorch as layers
 from models.whisper_tiny import config as sizes
 
 FASTER_COMPILED = (True, True)  # (begin, advance) on a CPU, see benchmarks/whisper_tiny_peers.py
-WINDOW, FILTERS = torch.tensor(sizes.hann_window()), torch.tensor(sizes.mel_filters())
 
 
-def log_mel(audio: Tensor) -> Tensor:
+def log_mel(audio: Tensor, filters: Tensor) -> Tensor:
     """audio (n, samples) -> (n, samples / 160, 80); why `widest`: see config.fourier."""
     x = nn.functional.pad(audio.to(layers.widest(audio)), [sizes.HALF_SAMPLES] * 2, "reflect")
     frames = x.unfold(1, sizes.FFT_SAMPLES, sizes.HOP_SAMPLES)[:, :-1]
-    power = torch.fft.rfft(frames * WINDOW.to(x)).abs().square().float()
-    x = (power @ FILTERS.to(x.device).T).clamp(min=1e-10).log10()
-    x = torch.maximum(x, x.amax(dim=(1, 2), keepdim=True) - 8.0)
-    return ((x + 4.0) / 4.0).to(audio.dtype)
+    window = torch.hann_window(sizes.FFT_SAMPLES, dtype=x.dtype, device=x.device)
+    power = torch.fft.rfft(frames * window).abs().square().float()
+    x = (power @ filters.T).clamp(min=1e-10).log10()
+    x = torch.maximum(x, x.amax(dim=(1, 2), keepdim=True) - 8.0) + 4.0
+    return (x / 4.0).to(audio.dtype)
 
 
 class Convolution(nn.Module):
@@ -33,8 +33,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (n, t, inputs) -> (n, t / stride, outputs)."""
-        x = nn.functional.conv1d(x.transpose(1, 2), self.weight, self.bias, self._stride, 1)
-        return x.transpose(1, 2)
+        return nn.functional.conv1d(x.mT, self.weight, self.bias, self._stride, 1).mT
 
 
 class Attention(nn.Module):
@@ -122,12 +121,13 @@ class Model(nn.Module):
         super().__init__()
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self._never = nn.Buffer(torch.from_numpy(config.never()))
+        self._filters = nn.Buffer(torch.from_numpy(sizes.mel_filters().view("int32")))
         self._start = nn.Buffer(torch.tensor([config.vocabulary.start]))
 
     def forward(self, audio: Tensor) -> Any:
         """audio (n, samples) -> logits (n, t, vocabulary) of the start tokens, caches, heard."""
-        blocks: Any
-        x, blocks = self.encoder(log_mel(audio)), self.decoder.blocks
+        blocks: Any = self.decoder.blocks
+        x = self.encoder(log_mel(audio, self._filters.view(torch.float32)))
         heard = [tuple(map(Tensor.contiguous, block.cross_attn.project(x))) for block in blocks]
         return *self.decoder(self._start, "causal", heard, [None] * len(heard), 0), heard
 
@@ -138,7 +138,7 @@ def begin(model: Model, audio: Tensor, capacity: int) -> Any:
     room = (0, 0, 0, capacity - logits.shape[1])
     caches = [tuple(nn.functional.pad(part, room) for part in cache) for cache in caches]
     token = torch.argmax(logits[:, -1] + model._never[0], dim=1)
-    return token, logits[:, -1], (token.new_tensor(logits.shape[1:2]), heard, caches)
+    return token, logits[:, -1], (token.new_full((1,), logits.shape[1]), heard, caches)
 
 
 def advance(model: Model, token: Tensor, cache: Any) -> Any:

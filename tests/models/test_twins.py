@@ -103,7 +103,7 @@ def test_twins_stay_short(workload):
     hidden_size=st.integers(1, 40),
     layers=st.integers(1, 3),
     batch_size=st.integers(1, ITEMS + 3),
-    learning_rate=st.sampled_from([0.01, 0.1, 0.5]),
+    learning_rate=st.sampled_from([0.01, 0.1]),
     seed=st.integers(0, 100),
 )
 def test_mnist_twins_agree_at_any_size(hidden_size, layers, batch_size, learning_rate, seed):

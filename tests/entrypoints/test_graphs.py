@@ -148,7 +148,7 @@ def test_an_argument_that_is_changed_comes_back_itself(recorded: list[_Recorder]
         (kept,), position = cache
         return token + 1, ([kept.index_copy_(0, position, token)], position + 1)
 
-    call = graphs.Graphed(advance, lambda: [], lambda: 0)
+    call = graphs.Graphed(advance, list, lambda: 0)
     for _ in range(2):
         kept, cache = torch.zeros(5), None
         token, cache = torch.ones(1), ([kept], torch.zeros(1, dtype=torch.int64))
@@ -162,7 +162,9 @@ def test_who_looks_at_every_operation_sees_them(recorded: list[_Recorder]) -> No
     class Names(TorchDispatchMode):
         seen: list[str]
 
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             self.seen.append(func.__name__)
             return func(*args, **(kwargs or {}))
 
@@ -180,8 +182,9 @@ def test_who_looks_at_every_operation_sees_them(recorded: list[_Recorder]) -> No
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("workload", ["mnist", "transformer_lm", "eis_predictor"])
 def test_recorded_steps_train_as_plain_ones(workload: str) -> None:
-    from entrypoints.session import Session
     from tests.workloads import spec_of
+
+    from entrypoints.session import Session
 
     found = {}
     for compile in ("off", "graphs"):
