@@ -56,18 +56,23 @@ class Base:
             spec["framework"], spec["device"], spec["dtype"], spec["threads"]
         )
         self.ledger = Ledger()
+        self.graphs = self._records_graphs(spec["compile"])
         self.compiled, self.compiled_inference = self._compile_modes(spec["compile"])
-        self.graphs = spec["compile"] == "graphs"
         self.model = self.twin.Model(self.config)
+
+    def _records_graphs(self, asked: str) -> bool:
+        """`auto`: wherever the framework can; no workload was slower by it (docs/NVIDIA.md)."""
+        missing = self.framework.can_graph()
+        if asked == "graphs" and missing:
+            raise InputError(f"compile=graphs: {missing}")
+        return asked in ("auto", "graphs") and missing is None
 
     def _compile_modes(self, asked: str) -> tuple[bool, bool]:
         """`auto` is the mode that was measured faster in this framework."""
         reason = self.framework.can_compile()
         if asked in ("on", "graphs") and reason:
             raise InputError(f"compile={asked}: {reason}; install one or use compile=off")
-        if asked == "graphs" and (missing := self.framework.can_graph()):
-            raise InputError(f"compile=graphs: {missing}")
-        if asked == "auto" and reason is None:
+        if asked == "auto" and reason is None and not self.graphs:
             first, second = self.twin.FASTER_COMPILED
             own = self.framework.step_compiled
             return first if own is None else own, second

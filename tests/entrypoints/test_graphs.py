@@ -11,7 +11,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import models
+from entrypoints.session import Session
+from entrypoints.supervisor import resolve
 from frameworks.graphs import pytorch as graphs
+from measurement.errors import InputError
+from measurement.schedule import Condition
 
 
 class _Recorder(TorchDispatchMode):
@@ -178,17 +183,42 @@ def test_who_looks_at_every_operation_sees_them(recorded: list[_Recorder]) -> No
     assert "index_select.default" in mode.seen
 
 
+# --- as a trial asks for it
+
+
+def _spec(workload: str, framework: str, **given: str) -> dict[str, Any]:
+    condition = Condition(framework, **given)
+    config = models.load(workload, "config")
+    dataset = config.DATASETS[-1]
+    return {
+        "workload": workload, "framework": framework, "threads": None, "data_dir": "auto",
+        "sizes": resolve(workload, "smoke", {}, dataset, condition), "dataset": dataset, "seed": 0,
+        "mode": config.KIND, "checkpoint": "random", "dtype": condition.dtype,
+        "device": condition.device, "compile": condition.compile,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("framework", "said"), [("pytorch", "need an NVIDIA GPU"), ("mlx", "by itself; use compile=on")]
+)
+def test_graphs_are_refused_where_there_are_none(framework: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"compile=graphs: .*{said}"):
+        Session(_spec("mnist", framework, device="cpu", compile="graphs"))
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "mlx"])
+def test_tf32_is_refused_where_nothing_multiplies_in_it(framework: str) -> None:
+    with pytest.raises(InputError, match="dtype=tf32: a format of NVIDIA GPUs"):
+        Session(_spec("mnist", framework, device="cpu", dtype="tf32"))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize("workload", ["mnist", "transformer_lm", "eis_predictor"])
+@pytest.mark.parametrize("workload", ["mnist", "transformer_lm", "eis_predictor", "deit_small"])
 def test_recorded_steps_train_as_plain_ones(workload: str) -> None:
-    from tests.workloads import spec_of
-
-    from entrypoints.session import Session
-
     found = {}
     for compile in ("off", "graphs"):
-        session = Session(spec_of(workload, "pytorch", device="gpu", compile=compile))
+        session = Session(_spec(workload, "pytorch", device="gpu", compile=compile))
         session.reset()
         losses = [
             float(session.framework.read(session.step(rows)))
