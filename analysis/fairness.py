@@ -28,13 +28,16 @@ OWN_BLAS = "own"  # of a framework that multiplies with code of its own, and tak
 
 
 def different_keys(first: Mapping[str, str], second: Mapping[str, str]) -> list[str]:
-    """Condition keys in which two arms differ, other than the framework and its version.
+    """Condition keys in which two arms differ, other than the framework and its version; of work on
+    GPUs alone without the BLAS, which is the CPU's.
 
     >>> different_keys({"framework": "mlx", "dtype": "float32"},
     ...                {"framework": "pytorch", "dtype": "float16"})
     ['dtype']
     """
     keys = (first.keys() | second.keys()) - QUESTION
+    if not any("cpu" in cell.get("device", "cpu") for cell in (first, second)):
+        keys = {key for key in keys if not key.startswith("blas")}
     return sorted(key for key in keys if first.get(key) != second.get(key))
 
 

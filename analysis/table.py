@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,9 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
             raise
         arms[row.arm][row.pair] = row
     for arm, by_pair in arms.items():
-        _check_one_condition(study.name, arm, list(by_pair.values()))
+        check_one_condition(
+            study.name, arm, [(f"run {row.run_id}", row.cell) for row in by_pair.values()]
+        )
     for declared in study.design.get("scaling_arms", ()):
         for row in arms.get(declared["name"], {}).values():
             _check_resources(study, row, declared["ranks"])
@@ -251,15 +253,18 @@ def _is_amount(name: str) -> bool:
     )
 
 
-def _check_one_condition(study: str, arm: str, rows: list[Row]) -> None:
-    for row in rows[1:]:
-        for key in sorted(rows[0].cell.keys() | row.cell.keys()):
-            one, other = rows[0].cell.get(key), row.cell.get(key)
+def check_one_condition(
+    study: str, arm: str, trials: Sequence[tuple[str, Mapping[str, str]]]
+) -> None:
+    """trials: what each is called, and its condition. Raises InputError at the first difference."""
+    for name, cell in trials[1:]:
+        first, usual = trials[0]
+        for key in sorted(usual.keys() | cell.keys()):
+            one, other = usual.get(key), cell.get(key)
             if one != other:
                 raise InputError(
-                    f"study {study}: arm '{arm}' mixes conditions: {key} is '{one}' in run "
-                    f"{rows[0].run_id} and '{other}' in run {row.run_id}; "
-                    "start a new study for the changed condition"
+                    f"study {study}: arm '{arm}' mixes conditions: {key} is '{one}' in {first} and "
+                    f"'{other}' in {name}; start a new study for the changed condition"
                 )
 
 

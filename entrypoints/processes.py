@@ -81,7 +81,7 @@ def run_worker(
         process = subprocess.Popen(
             [spec["python"], "-m", _worker(spec), str(folder / "spec.json"), str(writer)],
             cwd=ROOT,
-            env=environment(spec["threads"], spec.get("packages"), spec["dtype"]),
+            env=environment(spec["threads"], spec.get("packages"), spec.get("dtype", "float32")),
             stdout=log_file,
             stderr=subprocess.STDOUT,
             pass_fds=(writer,),

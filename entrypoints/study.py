@@ -21,6 +21,7 @@ import frameworks
 import models
 from analysis import stopping
 from analysis.provenance import FIRST
+from analysis.table import check_one_condition
 from entrypoints import agreement, environment, prices, terminal
 from entrypoints.analyze import analyze
 from entrypoints.deliver import LATER, Courier
@@ -41,7 +42,7 @@ from entrypoints.trial import checked_target, execute
 from measurement import blas, machine, quiet
 from measurement.errors import InputError
 from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm
-from tracking import digest, names, outbox, private, read, views
+from tracking import digest, names, outbox, private, read, stated, views
 from tracking.store import StoreAway
 
 
@@ -263,6 +264,7 @@ def run_slots(
             before = own["trial"]
             if line:
                 failures.append(line)
+            _check_condition(name, plan["machine"], slot.arm)
             bar.update(1, slot.arm)
             if not sys.stderr.isatty():
                 left = (time.monotonic() - start) / (number + 1) * (len(missing) - number - 1)
@@ -272,6 +274,21 @@ def run_slots(
                 )
             time.sleep(plan["gap_seconds"])
     return failures
+
+
+def _check_condition(name: str, machine: str, arm: str) -> None:
+    """Raises InputError as soon as an arm's trials ran under two conditions, and not at the study's end,
+    where the analysis refuses to mix them."""
+    kept = [kept for kept in outbox.of_study(name, machine) if kept.record.tags.get("arm") == arm]
+    check_one_condition(
+        name,
+        arm,
+        [
+            (f"record {one.folder.name}", stated.cell(one.record.tags, one.record.params))
+            for one in kept
+            if one.record.status == "FINISHED"
+        ],
+    )
 
 
 def _last(name: str, machine: str) -> str:

@@ -243,7 +243,7 @@ def ranks_of(text: str) -> tuple[int, ...]:
 @click.option(
     "--global_batch_size", type=Or("preset", whole(1)), default="preset", show_default=True
 )
-def main(workload: str, frameworks: str, ranks: str, **options: Any) -> None:
+def main(workload: str, frameworks: str, ranks: str, dtype: str, **options: Any) -> None:
     asked, numbers = asked_for(frameworks), ranks_of(ranks)
     if numbers != (1,) and workload == "all":
         raise InputError(f"ranks={ranks}: give a workload too, as in workload=mnist")
@@ -263,12 +263,16 @@ def main(workload: str, frameworks: str, ranks: str, **options: Any) -> None:
             if workload == "all" and asked and not set(asked) & set(twins):
                 step(name, len(twins))
                 continue
+            if workload == "all" and dtype not in models.load(name, "config").DTYPES:
+                say(f"left out  {name}: it has no dtype {dtype}")
+                step(name, len(twins) * len({1, *numbers}))
+                continue
             for framework in left_out:
                 say(
                     f"left out  {name}: {framework}, {missing(framework)}, or by -P frameworks={framework}"
                 )
             try:
-                checks = verify(name, twins, ranks=numbers, traced=step, **options)
+                checks = verify(name, twins, ranks=numbers, traced=step, dtype=dtype, **options)
             except TrialFailed as error:
                 say(f"FAILED  {name}: {error}")
                 failed = True

@@ -9,7 +9,8 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,19 @@ def of_process(given: Mapping[str, str]) -> str:
     variables as the supervisor sets them for every arm alike. Values that may hold a path are hashed."""
     found = [*_place(), *_interpreter(), *_variables(os.environ, given)]
     return ", ".join(sorted(found)) or DEFAULT
+
+
+@contextmanager
+def same_variables() -> Iterator[None]:
+    """This process's variables are afterwards as before. PyTorch and what it brings set some when they
+    are imported or asked for a GPU, and whatever is started later would inherit them."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _place() -> list[str]:

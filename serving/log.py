@@ -13,6 +13,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 import models
+from measurement import settings
 from measurement.errors import InputError
 from serving import exported, mlx_flavor, trained
 from tracking import private
@@ -35,7 +36,8 @@ def log_model(run_id: str, framework: str, workload: str, folder: Path) -> str:
             f"{folder} holds a {spec.framework} model of '{spec.workload}', expected {framework}"
             f" of '{workload}'; give that trial's own folder"
         )
-    with reachable():
+    # In the supervisor's process, whose next worker must find the variables that the last one found.
+    with reachable(), settings.same_variables():
         if framework not in trained.SERVED:
             for name in (trained.WEIGHTS_FILE, trained.CONFIG_FILE):
                 MlflowClient().log_artifact(run_id, str(folder / name), trained.ARTIFACT)

@@ -160,6 +160,19 @@ def test_headline_allows_products_of_a_frameworks_own_and_says_so():
     assert c.refused.startswith("not like with like: threads is '99'")
 
 
+def test_a_cpus_library_is_no_condition_of_work_on_gpus():
+    """MLX's wheel for CUDA brings the reference BLAS, PyTorch's brings MKL; neither multiplies there."""
+    found = [replace(row, cell={**row.cell, "device": "gpu"}) for row in rows()]
+    other = with_cell(found, HEADLINE, blas_loaded="reference 3.10", blas_threads="1")
+    c = pick(run(other))
+    assert c.ratio is not None and "BLAS-DIFFERS" not in names(c)
+    one_half = [
+        replace(row, cell={**row.cell, "device": "cpu-gpu"})
+        for row in with_cell(rows(), HEADLINE, blas_loaded="x")
+    ]
+    assert pick(run(one_half)).refused.startswith("not like with like: blas_loaded is 'x'")
+
+
 def test_headline_refuses_the_reference_blas():
     found = [replace(r, flags=("REFERENCE-BLAS",)) if r.arm == HEADLINE else r for r in rows()]
     c = pick(run(found))

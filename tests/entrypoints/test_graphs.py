@@ -12,11 +12,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models
-from entrypoints.session import Session
+from entrypoints.processes import environment
+from entrypoints.session import open_session
 from entrypoints.supervisor import resolve
 from frameworks.graphs import pytorch as graphs
 from measurement.errors import InputError
 from measurement.schedule import Condition
+from models.layers.pytorch import AdamW
 
 
 class _Recorder(TorchDispatchMode):
@@ -203,22 +205,66 @@ def _spec(workload: str, framework: str, **given: str) -> dict[str, Any]:
 )
 def test_graphs_are_refused_where_there_are_none(framework: str, said: str) -> None:
     with pytest.raises(InputError, match=f"compile=graphs: .*{said}"):
-        Session(_spec("mnist", framework, device="cpu", compile="graphs"))
+        open_session(_spec("mnist", framework, device="cpu", compile="graphs"))
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "mlx"])
 def test_tf32_is_refused_where_nothing_multiplies_in_it(framework: str) -> None:
     with pytest.raises(InputError, match="dtype=tf32: a format of NVIDIA GPUs"):
-        Session(_spec("mnist", framework, device="cpu", dtype="tf32"))
+        open_session(_spec("mnist", framework, device="cpu", dtype="tf32"))
+
+
+def test_a_process_multiplies_in_tf32_only_where_it_was_asked_to() -> None:
+    found = {dtype: environment(2, dtype=dtype) for dtype in ("float32", "tf32", "bfloat16")}
+    assert {d: v["MLX_ENABLE_TF32"] for d, v in found.items()} == {
+        "float32": "0", "tf32": "1", "bfloat16": "0",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_optimiser_that_starts_again_stays_where_it_is(dtype: torch.dtype) -> None:
+    """A recorded step knows its state by address."""
+    model = torch.nn.Linear(3, 2).to(dtype)
+    optimiser = AdamW(model, 0.1, 0, 0.01, (0.9, 0.99), 1e-8)
+    places = [value.data_ptr() for value in optimiser.state]
+    begun = [value.clone() for value in optimiser.state]
+    optimiser.update([torch.ones_like(p) for p in model.parameters()])
+    with torch.no_grad():
+        model.weight.fill_(0.5)
+    optimiser.restart()
+    assert [value.data_ptr() for value in optimiser.state] == places
+    fresh = AdamW(model, 0.1, 0, 0.01, (0.9, 0.99), 1e-8)
+    assert all(map(torch.equal, optimiser.state, fresh.state))
+    assert len(begun) == len(fresh.state) and torch.equal(begun[1], fresh.state[1])
+
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@on_gpu
+@pytest.mark.parametrize("workload", ["tinyllama", "whisper_tiny"])
+def test_recorded_tokens_are_those_of_plain_calls(workload: str) -> None:
+    found = {}
+    for compile in ("off", "graphs"):
+        work = open_session(_spec(workload, "pytorch", device="gpu", compile=compile)).work()
+        tokens = []
+        for item in (0, 0, 0, 1 % work.items):
+            token, cache = work.begin(item)
+            for _ in range(6):
+                token, cache = work.advance(token, cache)
+                tokens.append(int(token))
+        found[compile] = tokens
+    assert found["off"] == found["graphs"]
+
+
+@pytest.mark.gpu
+@on_gpu
 @pytest.mark.parametrize("workload", ["mnist", "transformer_lm", "eis_predictor", "deit_small"])
 def test_recorded_steps_train_as_plain_ones(workload: str) -> None:
     found = {}
     for compile in ("off", "graphs"):
-        session = Session(_spec(workload, "pytorch", device="gpu", compile=compile))
+        session = open_session(_spec(workload, "pytorch", device="gpu", compile=compile))
         session.reset()
         losses = [
             float(session.framework.read(session.step(rows)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from benchmarks.kill_soak import Aim
 from entrypoints import study
 from measurement.errors import InputError
 from tests.entrypoints.conftest import invoke
-from tracking import names, read
+from tracking import names, outbox, read
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -89,6 +90,27 @@ def test_what_a_killed_study_must_not_do_is_seen(
         "has the runs",
     ):
         assert words in found
+
+
+def test_a_condition_that_changes_ends_a_study_at_once(
+    killed_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a variable that a library put into the supervisor's environment did, after the first trial."""
+    machine = read.study("soak-0").machine
+    kept = outbox.of_study("soak-0", machine)
+    study._check_condition("soak-0", machine, "mlx")
+    later = [one for one in kept if one.record.tags.get("arm") == "mlx"][-1]
+    changed = replace(
+        later.record, tags={**later.record.tags, "settings": "KMP_INIT_AT_FORK=FALSE"}
+    )
+    found = [replace(one, record=changed) if one is later else one for one in kept]
+    monkeypatch.setattr(outbox, "of_study", lambda name, machine: found)
+    study._check_condition("soak-0", machine, "mlx threads=1")
+    said = (
+        "arm 'mlx' mixes conditions: settings is '.*' in record .* and 'KMP_INIT_AT_FORK=FALSE' in"
+    )
+    with pytest.raises(InputError, match=said):
+        study._check_condition("soak-0", machine, "mlx")
 
 
 def test_default_arms_compare_like_with_like() -> None:

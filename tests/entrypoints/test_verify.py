@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.entrypoints.conftest import ROOT
+import models
+from entrypoints import verify
+from tests.entrypoints.conftest import ROOT, invoke
 
 PACKAGES = ("entrypoints", "models", "frameworks", "measurement", "tracking", "serving", "analysis")
 BREAKS = {
@@ -50,3 +52,14 @@ def test_verify(case: str, tmp_path: Path) -> None:
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert words in done.stdout
+
+
+def test_a_workload_without_the_dtype_is_left_out_of_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(verify, "verify", lambda name, *args, **given: asked.append(name) or [])
+    assert invoke("verify", "--dtype", "float16", "--frameworks", "mlx") == 0
+    have = [name for name in models.names() if "float16" in models.load(name, "config").DTYPES]
+    assert asked == have and have
+    assert "left out  device_switch: it has no dtype float16" in capsys.readouterr().out

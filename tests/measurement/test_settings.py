@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,17 @@ def test_each_setting_is_named_and_nothing_else() -> None:
 def test_a_value_that_may_hold_a_path_is_hashed() -> None:
     found = settings._variables({"MKL_X": "/home/me", "OMP_Y": "a b", "MLX_Z": "1"}, {})
     assert [part.split("=")[1][:1] for part in found] == ["#", "#", "1"]
+
+
+def test_variables_that_a_library_sets_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    before = dict(os.environ)
+    with suppress(ZeroDivisionError), settings.same_variables():
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+        os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+        del os.environ["PATH"]
+        raise ZeroDivisionError
+    assert dict(os.environ) == before
 
 
 def test_the_thresholds_of_this_python_are_usual() -> None:
