@@ -30,7 +30,7 @@ FRAMEWORKS = ("mlx", "pytorch")
 Samples = dict[str, list[float]]
 Arm = Callable[[], dict[str, float]]  # one sample: series name -> seconds
 Verdict = Callable[[Ratio], str]
-MODES = {"on": "compiled", "off": "eager"}
+MODES = {"on": "compiled", "off": "eager", "graphs": "CUDA graphs"}
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,28 @@ def session(
     return open_session(spec | {"mode": mode, "checkpoint": checkpoint})
 
 
+def modes(session: Any) -> tuple[str, ...]:
+    """Those that a twin can run in here."""
+    if session.framework.can_compile():
+        return ("off",)
+    return ("on", "off") if session.framework.can_graph() else ("graphs", "on", "off")
+
+
+def own_modes(session: Any) -> tuple[str, str]:
+    """What compile=auto was: of a step (or a first phase), and of inference (or a token)."""
+    on = "graphs" if session.graphs else "on"
+    first, second = session.compiled, session.compiled_inference
+    return on if first else "off", on if second else "off"
+
+
+def submitted(session: Any, call: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """call(model, *inputs) without gradients as a trial submits it in that mode."""
+    submit: Callable[..., Any] = session.framework.compile_predict(
+        call, session.model, mode != "off"
+    )
+    return session.framework.graphed(submit, session.model) if mode == "graphs" else submit
+
+
 def interleave(arms: dict[str, Arm], pairs: int, seed: int, label: str) -> Samples:
     """Every arm once per block in an order drawn anew for each: series name -> one value a block."""
     samples: Samples = {}
@@ -229,6 +251,14 @@ def default(compiled: bool) -> Verdict:
         return f"{faster} is faster" + ("" if (high < 1) == compiled else ", NOT THE DEFAULT")
 
     return verdict
+
+
+def recorded(ratio: Ratio) -> str:
+    """Says whether graphs are faster than compiled calls, as compile=auto takes them to be."""
+    low, high = limits(ratio)
+    if low <= 1 <= high:
+        return "no difference shown"
+    return "graphs are faster" if high < 1 else "compiled is faster, NOT THE DEFAULT"
 
 
 def say(line: str) -> None:

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common
-from benchmarks.common import MODES, Samples, Verdict, default, versus_peer
+from benchmarks.common import MODES, Samples, Verdict, default, recorded, versus_peer
 from measurement import blas
 from measurement.errors import InputError
 
 Generate = Callable[[int], Iterator[Any]]  # number of an item -> its tokens, each when it is there
 
 
-def ours(session: Any, compiled: bool) -> Generate:
+def ours(session: Any, mode: str) -> Generate:
     framework, twin, config = session.framework, session.twin, session.config
-    begin = framework.compile_predict(
-        lambda model, inputs: twin.begin(model, inputs, config.capacity()), session.model, compiled
+    begin = common.submitted(
+        session, lambda model, inputs: twin.begin(model, inputs, config.capacity()), mode
     )
-    advance = framework.compile_predict(twin.advance, session.model, compiled)
+    advance = common.submitted(session, twin.advance, mode)
 
     def generate(item: int) -> Iterator[Any]:
         token, _, cache = begin(session.inputs[item])
@@ -101,7 +101,7 @@ def measure(
     session = common.session(framework, options, workload=workload)
     reason = session.framework.can_compile()
     common.say(f"{framework}: compiling and comparing tokens")
-    modes = {MODES[mode]: ours(session, mode == "on") for mode in (("off",) if reason else MODES)}
+    modes = {MODES[mode]: ours(session, mode) for mode in common.modes(session)}
     peers = peers_of(session)
     notes = [check_equal_work(session, {**modes, **peers})]
     arms = {name: arm(session, name, generate) for name, generate in {**modes, **peers}.items()}
@@ -115,23 +115,28 @@ def measure(
 def _rows(
     framework: str, session: Any, samples: Samples, peers: list[str], labels: dict[str, str]
 ) -> list[common.Row]:
-    mode = {True: "compiled", False: "eager"}
-    parts = {"prompt": session.compiled, "decoding": session.compiled_inference}
+    parts = dict(zip(("prompt", "decoding"), common.own_modes(session), strict=True))
+    compiled = {"prompt": session.compiled, "decoding": session.compiled_inference}
     found: list[tuple[str, str, str, Verdict]] = []
     for peer in peers:
         if not peer.endswith(" generate"):
-            for part, compiled in parts.items():
-                label = f"{labels[part]}: ours ({mode[compiled]}) / {peer}"
-                series = f"{mode[compiled]}, {part}", f"{peer}, {part}"
+            for part, mode in parts.items():
+                label = f"{labels[part]}: ours ({MODES[mode]}) / {peer}"
+                series = f"{MODES[mode]}, {part}", f"{peer}, {part}"
                 found.append((*series, label, versus_peer))
         elif len(set(parts.values())) == 1:  # it does not tell the phases apart
-            same = mode[session.compiled]
+            same = MODES[parts["prompt"]]
             label = f"whole: ours ({same}) / {peer}"
             found.append((f"{same}, whole", f"{peer}, whole", label, versus_peer))
     if "compiled, prompt" in samples:
-        for part, compiled in parts.items():
+        for part in parts:
             label = f"{labels[part]}: compiled / eager"
-            found.append((f"compiled, {part}", f"eager, {part}", label, default(compiled)))
+            found.append((f"compiled, {part}", f"eager, {part}", label, default(compiled[part])))
+    if f"{MODES['graphs']}, prompt" in samples:
+        for part in parts:
+            label = f"{labels[part]}: {MODES['graphs']} / compiled"
+            series = f"{MODES['graphs']}, {part}", f"compiled, {part}"
+            found.append((*series, label, recorded))
     return [common.compare(framework, samples, *entry) for entry in found]
 
 

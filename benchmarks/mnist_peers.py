@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common, peers
-from benchmarks.common import MODES, Samples, Verdict, default, versus_peer
+from benchmarks.common import MODES, Samples, Verdict, default, recorded, versus_peer
 from benchmarks.peers import Peer
 from entrypoints.session import Session
 from measurement import blas, trial
@@ -135,7 +135,6 @@ def measure(framework: str, options: argparse.Namespace) -> common.Measured:
     blas.load(options.blas)
     default = common.session(framework, options)
     reason = default.framework.can_compile()
-    modes = ("off",) if reason else ("on", "off")
     common.say(f"{framework}: compiling and warming up")
     peer = peers.load(default, checkout(framework, options))
     notes = [check_equal_work(default, peer)]
@@ -145,15 +144,13 @@ def measure(framework: str, options: argparse.Namespace) -> common.Measured:
         "peer": peer_arm(default, peer, peer.train, "peer", epochs),
         "equal": peer_arm(default, peer, peer.train_with_loss, "equal", epochs),
     }
-    for mode in modes:
-        same = mode == ("on" if default.compiled else "off")
+    for mode in common.modes(default):
+        same = mode == common.own_modes(default)[0]
         session = default if same else common.session(framework, options, mode)
         arms[MODES[mode]] = ours_arm(session, MODES[mode], epochs)
-        predict = session.framework.compile_predict(
-            session.twin.predict, session.model, mode == "on"
-        )
+        predict = common.submitted(session, session.twin.predict, mode)
         arms |= _inference_arms(session, MODES[mode], predict)
-    for arm in arms.values():
+    for arm in 2 * list(arms.values()):  # the second time CUDA graphs are recorded
         arm()
     samples = common.interleave(arms, options.pairs, options.seed, framework)
     notes.append(check_accuracy(default, peer, ACCURACY_EPOCHS))
@@ -176,7 +173,7 @@ def _inference_arms(
 
 
 def _rows(framework: str, session: Session, samples: Samples) -> list[common.Row]:
-    ours = MODES["on" if session.compiled else "off"]
+    ours = MODES[common.own_modes(session)[0]]
     found: list[tuple[str, str, str, Verdict]] = [
         (ours, "equal", f"epoch: ours ({ours}), batches included / peer with losses", versus_peer),
         (ours, "peer", f"epoch: ours ({ours}), batches included / peer as published", versus_peer),
@@ -199,6 +196,13 @@ def _rows(framework: str, session: Session, samples: Samples) -> list[common.Row
             ("compiled clocked", "eager clocked", "training: compiled / eager", default(training)),
             ("all, compiled", "all, eager", "inference, all: compiled / eager", default(inference)),
             ("one, compiled", "one, eager", "inference, one: compiled / eager", default(inference)),
+        ]
+    if f"{MODES['graphs']} clocked" in samples:
+        graphs = MODES["graphs"]
+        found += [
+            (f"{graphs} clocked", "compiled clocked", f"training: {graphs} / compiled", recorded),
+            (f"all, {graphs}", "all, compiled", f"inference, all: {graphs} / compiled", recorded),
+            (f"one, {graphs}", "one, compiled", f"inference, one: {graphs} / compiled", recorded),
         ]
     return [common.compare(framework, samples, *entry) for entry in found]
 

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks import common
-from benchmarks.common import MODES, Samples, Verdict, default, versus_peer
+from benchmarks.common import MODES, Samples, Verdict, default, recorded, versus_peer
 from measurement import blas
 from measurement.errors import InputError
 
@@ -98,12 +98,12 @@ def measure(
     arms: dict[str, common.Arm] = {}
     for name, (step, forward) in peers.items():
         arms |= _arms(name, step, partial(_finished, session, forward, inputs), rows)
-    for mode in ("off",) if reason else ("on", "off"):
-        same = mode == ("on" if session.compiled else "off")
+    for mode in common.modes(session):
+        same = mode == common.own_modes(session)[0]
         found = session if same else common.session(framework, options, mode, workload)
-        predict = found.framework.compile_predict(found.twin.predict, found.model, mode == "on")
+        predict = common.submitted(found, found.twin.predict, mode)
         arms |= _arms(MODES[mode], ours(found), partial(_waited, found, predict, inputs), rows)
-    for warm in arms.values():
+    for warm in 2 * list(arms.values()):  # the second time CUDA graphs are recorded
         warm()
     samples = common.interleave(arms, options.pairs, options.seed, framework)
     if reason:
@@ -113,8 +113,7 @@ def measure(
 
 
 def _rows(framework: str, session: Any, samples: Samples, peers: list[str]) -> list[common.Row]:
-    mode = {True: "compiled", False: "eager"}
-    training, inference = mode[session.compiled], mode[session.compiled_inference]
+    training, inference = (MODES[mode] for mode in common.own_modes(session))
     found: list[tuple[str, str, str, Verdict]] = []
     for name in peers:
         found.append((training, name, f"step: ours ({training}) / {name}", versus_peer))
@@ -126,5 +125,11 @@ def _rows(framework: str, session: Any, samples: Samples, peers: list[str]) -> l
         found += [
             ("compiled", "eager", "step: compiled / eager", faster[0]),
             ("compiled, forward", "eager, forward", "forward: compiled / eager", faster[1]),
+        ]
+    if MODES["graphs"] in samples:
+        graphs = MODES["graphs"]
+        found += [
+            (graphs, "compiled", f"step: {graphs} / compiled", recorded),
+            (f"{graphs}, forward", "compiled, forward", f"forward: {graphs} / compiled", recorded),
         ]
     return [common.compare(framework, samples, *entry) for entry in found]

@@ -15,8 +15,8 @@ from measurement.errors import InputError
 from measurement.framework import Framework, Ranks
 
 _FOLDER = Path(__file__).parent
-# tf32: float32 as it is stored and added up, and products of operands with ten bits, as NVIDIA's GPUs
-# multiply it faster; a dtype of its own here, see `stored_as`.
+# tf32: float32 as it is stored and added up, but products of operands with ten bits, which NVIDIA's
+# GPUs compute several times as fast.
 _CHOICES = {"device": ("auto", "cpu", "gpu"), "dtype": ("float32", "tf32", "bfloat16", "float16")}
 
 

@@ -151,12 +151,12 @@ class Adapter(Alone):
         return None
 
     def graphed(self, submit: Callable[..., Any], state: Any) -> Callable[..., Any]:
-        def lies() -> list[torch.Tensor]:
-            return [
-                *(state.parameters() if isinstance(state, torch.nn.Module) else _tensors(state))
-            ]
+        def tensors() -> list[torch.Tensor]:
+            if isinstance(state, torch.nn.Module):
+                return [*state.parameters(), *state.buffers()]
+            return [*_tensors(state)]
 
-        return Graphed(submit, lies, lambda: self._writes)
+        return Graphed(submit, tensors, lambda: self._writes)
 
     def put(self, array: np.ndarray) -> torch.Tensor:
         # Shares memory with NumPy on the CPU; what must not be written to is copied.

@@ -62,9 +62,12 @@ class _Shape:
 
     def __init__(self, call: Callable[..., Any], tree: Any, stream: Any, pool: Any) -> None:
         self._call, self._tree, self._stream, self._pool = call, tree, stream, pool
-        self._copied: list[bool] = []  # of each input: it comes from another place every time
-        self._changed: list[bool] = []  # of each input: it is among the results, never a copy
-        self._places: list[int] = []  # of the inputs of the last call
+        # Of each input: it comes from another place every time; it is among the results, and never
+        # copied; it had moved when the last call came, and where it was then.
+        self._copied: list[bool] = []
+        self._changed: list[bool] = []
+        self._moved: list[bool] = []
+        self._places: list[int] = []
         self._recorded: dict[tuple[int, ...], _Recorded] = {}
 
     def first(self, inputs: list[torch.Tensor]) -> Any:
@@ -76,17 +79,20 @@ class _Shape:
         torch.cuda.synchronize()
         results = {x.data_ptr() for x in pytree.tree_leaves(found)}
         self._changed = [place in results for place in self._places]
-        self._copied = [False] * len(inputs)
+        self._copied, self._moved = [False] * len(inputs), [True] * len(inputs)
         return found
 
     def next(self, inputs: list[torch.Tensor]) -> Any:
         places = [x.data_ptr() for x in inputs]
-        moved = [
-            a != b and not c for a, b, c in zip(places, self._places, self._changed, strict=True)
+        moved = [a != b for a, b in zip(places, self._places, strict=True)]
+        # What moved once may stay there, as the next portion of a large set, and must not be copied.
+        often = [
+            now and before and not changed
+            for now, before, changed in zip(moved, self._moved, self._changed, strict=True)
         ]
-        self._places = places
-        if any(m and not c for m, c in zip(moved, self._copied, strict=True)):
-            self._copied = [m or c for m, c in zip(moved, self._copied, strict=True)]
+        self._places, self._moved = places, moved
+        if any(o and not c for o, c in zip(often, self._copied, strict=True)):
+            self._copied = [o or c for o, c in zip(often, self._copied, strict=True)]
             self._recorded.clear()
         fixed = tuple(p for p, c in zip(places, self._copied, strict=True) if not c)
         if fixed not in self._recorded:

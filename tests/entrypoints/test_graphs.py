@@ -130,9 +130,23 @@ def test_rows_that_begin_to_move_after_they_stood_still(recorded: list[_Recorder
     same = torch.tensor([0, 1])
     for _ in range(3):
         call(TABLE, same)
-    assert int(call(TABLE, torch.tensor([2, 2]))[0]) == 15
-    assert int(call(TABLE, torch.tensor([0, 0]))[0]) == 17
-    assert len(recorded) == 2
+    rows = [torch.tensor(r) for r in ([2, 2], [0, 0], [1, 0])]
+    assert [int(call(TABLE, r)[0]) for r in rows] == [15, 17, 20]
+    assert len(recorded) == 3  # of the first place, of the second, and of a copy
+
+
+def test_a_table_that_is_replaced_now_and_then_is_not_copied(recorded: list[_Recorder]) -> None:
+    """As the portions of a set that is too large for the device, while the rows change every time."""
+    work = _Sum()
+    call = work.graphed()
+    tables = [TABLE.clone() * factor for factor in (1, 2, 3)]
+    rows = [torch.tensor([i % 3]) for i in range(12)]
+    found = [int(call(tables[i // 4], r)[0]) for i, r in enumerate(rows)]
+    steps = [(i // 4 + 1) * (i % 3 + 1) for i in range(12)]
+    assert found == [sum(steps[: i + 1]) for i in range(12)]
+    assert len(recorded) == 3
+    (shape,) = call._shapes.values()
+    assert shape._copied == [False, True]
 
 
 def test_state_that_was_put_elsewhere_is_recorded_anew(recorded: list[_Recorder]) -> None:
