@@ -281,11 +281,13 @@ def _sweep(process: subprocess.Popen[bytes], local: _Local) -> None:
     process.wait()
     left = []
     # A rank that was stopped, or whose launcher was killed before it could say its number, outlives
-    # that and is nobody's child any more: its command line has the job's folder. One that is just
-    # ending has no command line left.
+    # that and is nobody's child any more: its command line has the job's specification, and so its
+    # whole folder, which no other process is given in these words. One that is just ending has no
+    # command line left.
+    given = f'"folder": {json.dumps(str(local.folder))}'
     for rank in psutil.process_iter(["cmdline"]):
         words = rank.info["cmdline"] or []
-        ours = rank.pid != os.getpid() and any(local.folder.name in word for word in words)
+        ours = rank.pid != os.getpid() and any(given in word for word in words)
         with contextlib.suppress(psutil.NoSuchProcess):
             if ours:
                 rank.kill()

@@ -158,8 +158,10 @@ def run(
     first_epoch = work.batches(0)
     timed = functools.partial(_timed, clock, framework, work, slowdown=plan.slowdown)
     first = timed([first_epoch[0][0]])[0]
-    # The short last batch has a shape of its own, so it is compiled here too.
-    warmup = [batch for batch, _ in first_epoch[1 : plan.warmup_steps]] + [first_epoch[-1][0]]
+    # The short last batch has a shape of its own, so it is compiled here too, and at its second time
+    # recorded, where steps are recorded as CUDA graphs.
+    last = first_epoch[-1][0]
+    warmup = [batch for batch, _ in first_epoch[1 : plan.warmup_steps]] + [last, last]
     warmup_seconds = timed(warmup)[0]
     work.evaluate()
     work.reset()

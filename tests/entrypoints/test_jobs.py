@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -344,10 +343,22 @@ def test_a_mistake_is_one_line(
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_rank_that_never_said_its_number_is_ended_too(tmp_path: Path) -> None:
-    """Its launcher was killed while it still imported: nobody knows its process."""
-    folder = tmp_path / f"job-{uuid.uuid4().hex}"
+def test_a_rank_that_never_said_its_number_is_ended_too_and_nobody_else(tmp_path: Path) -> None:
+    """Its launcher was killed while it still imported: nobody knows its process. Other programs may have
+    the job's folder, or a word of it, on their command lines: who looks at its log, who started this."""
+    folder = tmp_path / "job"
+
+    def started(*words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE)
+
     launcher = subprocess.Popen([sys.executable, "-c", ""])
-    rank = subprocess.Popen([sys.executable, "-c", "input()", str(folder)], stdin=subprocess.PIPE)
-    launch._sweep(launcher, SimpleNamespace(pids={}, folder=folder))  # type: ignore[arg-type]
-    assert not psutil.pid_exists(rank.pid)
+    others = started("--job", "tests/test_jobs.py"), started(str(folder / "worker.log"))
+    rank = started(json.dumps({"ranks": 2, "folder": str(folder)}))
+    try:
+        launch._sweep(launcher, SimpleNamespace(pids={}, folder=folder))  # type: ignore[arg-type]
+        assert not psutil.pid_exists(rank.pid)
+        assert [other.poll() for other in others] == [None, None]
+    finally:
+        for process in (*others, rank):
+            process.kill()
+            process.wait()

@@ -117,8 +117,8 @@ def test_every_phase_is_timed_exactly(honest):
     world, trial = honest
     step = world.submit + world.work
     assert trial.first_step_seconds == pytest.approx(world.compile + step)
-    # Steps 2 and 3 of a plan of three warm-up steps, and the short batch with its own compilation.
-    assert trial.warmup_seconds == pytest.approx(world.compile + 3 * step)
+    # Steps 2 and 3 of a plan of three warm-up steps, and the short batch twice, its compilation included.
+    assert trial.warmup_seconds == pytest.approx(world.compile + 4 * step)
     assert trial.epoch_seconds == pytest.approx([3 * step] * 3)
     assert trial.evaluation_seconds == pytest.approx([5.0] * 3)
     assert trial.step_seconds == pytest.approx([step] * PLAN.waited_steps)
