@@ -116,7 +116,6 @@ def _rows(
     framework: str, session: Any, samples: Samples, peers: list[str], labels: dict[str, str]
 ) -> list[common.Row]:
     parts = dict(zip(("prompt", "decoding"), common.own_modes(session), strict=True))
-    compiled = {"prompt": session.compiled, "decoding": session.compiled_inference}
     found: list[tuple[str, str, str, Verdict]] = []
     for peer in peers:
         if not peer.endswith(" generate"):
@@ -129,9 +128,9 @@ def _rows(
             label = f"whole: ours ({same}) / {peer}"
             found.append((f"{same}, whole", f"{peer}, whole", label, versus_peer))
     if "compiled, prompt" in samples:
-        for part in parts:
+        for part, mode in parts.items():
             label = f"{labels[part]}: compiled / eager"
-            found.append((f"compiled, {part}", f"eager, {part}", label, default(compiled[part])))
+            found.append((f"compiled, {part}", f"eager, {part}", label, default(mode != "off")))
     if f"{MODES['graphs']}, prompt" in samples:
         for part in parts:
             label = f"{labels[part]}: {MODES['graphs']} / compiled"

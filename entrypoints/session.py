@@ -61,7 +61,7 @@ class Base:
         self.model = self.twin.Model(self.config)
 
     def _records_graphs(self, asked: str) -> bool:
-        """`auto`: wherever the framework can; no workload was slower by it (docs/NVIDIA.md)."""
+        """`auto`: wherever the framework can; no workload's step was slower by it (docs/NVIDIA.md)."""
         missing = self.framework.can_graph()
         if asked == "graphs" and missing:
             raise InputError(f"compile=graphs: {missing}")

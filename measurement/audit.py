@@ -22,7 +22,8 @@ from measurement.operations import counted_difference
 # in bfloat16, which puts the gradient of a bias over 32,768 rows 0.25 of its norm off.
 TOLERANCES = {
     "float32": (1e-5, 1e-4, 1e-5),
-    "tf32": (4e-3, 2e-2, 3e-3),  # ten bits of the operands, as in float16, and sums of 24
+    # As float16, which has the same ten bits; not measured: bert_tiny and deit_small lie within.
+    "tf32": (4e-3, 2e-2, 3e-3),
     "bfloat16": (6e-2, 3e-1, 2e-2),
     "float16": (4e-3, 2e-2, 3e-3),
 }
