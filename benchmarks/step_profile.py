@@ -1,0 +1,161 @@
+"""Which kernels a step on an NVIDIA GPU spends its time in, of either framework.
+
+    python -m benchmarks.step_profile --workload transformer_lm --device gpu --dtype bfloat16 \
+        --preset paper --sizes train_items=96
+
+MLX has no profiler of its own on CUDA. NVIDIA's tracing (CUPTI) sees every kernel of a process, whoever
+submits it, and kernels inside CUDA graphs one by one; so PyTorch's profiler, which asks for it, also
+sees MLX's. Each framework in a process of its own, the step as a trial submits it (of a workload that
+generates: the tokens after the first), warmed up. Recording lengthens the gaps between kernels, hardly
+the kernels: a step's length is taken without it, and `busy` is the sum of its kernels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from benchmarks import common
+from entrypoints.processes import TrialFailed
+from measurement import blas, machine
+from measurement.errors import InputError
+
+KINDS = ("kernel", "gpu_memcpy", "gpu_memset")
+STEPS = 5
+ROWS = 25
+Kernel = dict[str, Any]
+
+
+def one_step(session: Any) -> Callable[[], None]:
+    """A step that is waited for; of a workload that generates, the tokens of a prompt after the first."""
+    framework = session.framework
+    if hasattr(session, "step"):
+        size = session.config.batch_size
+        rows = next(rows for rows, items in session.batches(0) if items == size)
+        return lambda: framework.wait(session.step(rows), session.state)
+    work = session.work()
+
+    def tokens() -> None:
+        token, cache = work.begin(0)
+        for _ in range(work.decode_tokens - 1):
+            token, cache = work.advance(token, cache)
+        framework.wait(token, cache)
+
+    return tokens
+
+
+def kernels(trace: Path, steps: int) -> list[Kernel]:
+    """The kernels and copies in a trace of PyTorch's profiler, by name, longest first: seconds and calls
+    of one step."""
+    found: dict[str, Kernel] = {}
+    for event in json.loads(trace.read_text())["traceEvents"]:
+        if event.get("cat") in KINDS:
+            new = {"name": event["name"], "seconds": 0.0, "calls": 0.0}
+            row = found.setdefault(event["name"], new)
+            row["seconds"] += event["dur"] * 1e-6 / steps
+            row["calls"] += 1 / steps
+    return sorted(found.values(), key=lambda row: -row["seconds"])
+
+
+def check_tracing() -> None:
+    """Starts NVIDIA's tracing, before a framework records graphs; InputError where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            "no NVIDIA GPU that this PyTorch sees; expected one, and --device gpu: only NVIDIA's "
+            "tracing tells the kernels of both frameworks (a Mac's: Instruments, Metal System Trace)"
+        )
+    profiled(lambda: torch.zeros(1, device="cuda").cpu(), 1)
+
+
+def profiled(call: Callable[[], Any], steps: int) -> list[Kernel]:
+    """`kernels` of so many calls."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        for _ in range(steps):
+            call()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        found.export_chrome_trace(str(trace))
+        return kernels(trace, steps)
+
+
+def measure(framework: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Runs in a process of its own."""
+    check_tracing()
+    blas.load(options.blas)
+    session = common.session(framework, options, options.compile, options.workload)
+    common.say(f"{framework}: compiling and warming up")
+    call = one_step(session)
+    for _ in range(3):
+        call()
+    seconds = []
+    for _ in range(options.pairs):
+        start = perf_counter()
+        call()
+        seconds.append(perf_counter() - start)
+    rows = profiled(call, STEPS)
+    if not rows:
+        raise InputError(
+            f"{framework}: NVIDIA's tracing saw no kernel; expected a GPU that may be traced (in a "
+            "container: as root, or with the capability SYS_ADMIN)"
+        )
+    return {
+        "framework": framework,
+        "conditions": session.conditions(),
+        "step_seconds": seconds,
+        "busy_seconds": sum(row["seconds"] for row in rows),
+        "kernels": rows,
+    }
+
+
+def text(found: dict[str, Any]) -> str:
+    """A table for people."""
+    state, busy, rows = found["conditions"], found["busy_seconds"], found["kernels"]
+    lines = [
+        f"{found['framework']} {state['versions']['framework']}, {state['dtype']}, compile "
+        f"{state['compile']}: {statistics.median(found['step_seconds']) * 1e3:.3f} ms, busy "
+        f"{busy * 1e3:.3f} ms in {sum(row['calls'] for row in rows):.0f} kernels"
+    ]
+    for row in rows[:ROWS]:
+        lines.append(
+            f"  {row['seconds'] * 1e3:9.3f} ms {row['seconds'] / busy:6.1%} x {row['calls']:7.1f}  "
+            f"{row['name'][:110]}"
+        )
+    if len(rows) > ROWS:
+        rest = sum(row["seconds"] for row in rows[ROWS:])
+        lines.append(f"  {rest * 1e3:9.3f} ms {rest / busy:6.1%}    in {len(rows) - ROWS} others")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = common.parser(str(__doc__).splitlines()[0], 20, "synthetic", preset="auto")
+    parser.add_argument("--workload", required=True)
+    parser.add_argument("--compile", choices=("auto", "on", "off", "graphs"), default="auto")
+    options = parser.parse_args()
+    chosen = common.FRAMEWORKS if options.framework == "both" else (options.framework,)
+    try:
+        found = common.each_in_process(measure, chosen, options, options.workload)
+    except (InputError, TrialFailed) as error:
+        print("Error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    for one in found:
+        print(text(one))
+    if options.output:
+        document = {"workload": options.workload, "preset": options.preset, "sizes": options.sizes,
+                    "machine": machine.facts(), "results": found}  # fmt: skip
+        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
