@@ -91,8 +91,8 @@ def profiled(call: Callable[[], Any], steps: int) -> list[Kernel]:
 
 def measure(framework: str, options: argparse.Namespace) -> dict[str, Any]:
     """Runs in a process of its own."""
-    check_tracing()
     blas.load(options.blas)
+    check_tracing()
     session = common.session(framework, options, options.compile, options.workload)
     common.say(f"{framework}: compiling and warming up")
     call = one_step(session)
