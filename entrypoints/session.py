@@ -414,16 +414,21 @@ class GenerationSession(Base):
         return replace(evidence, counted=self.counted())
 
     def counted(self) -> Counted:
-        """The operations of the very calls that a trial times, and the cache beside the weights."""
+        """The operations of the very calls that a trial times, and the cache beside the weights. Of a
+        token that fills the cache: where a mask hides what is empty, and where it is cut off, are
+        then alike."""
         framework, work = self.framework, self.work()
         token, cache = work.begin(0)
+        for _ in range(work.decode_tokens - 1):
+            token, cache = work.advance(token, cache)
         advance = functools.partial(work.advance, token, cache)
         return Counted(
             {
                 "prompt": framework.count(functools.partial(work.begin, 0), self.model),
                 "token": framework.count(advance, self.model),
             },
-            framework.stored(self.model, list(cache)),
+            # of a new cache: the other one was changed in place by what only counts
+            framework.stored(self.model, list(work.begin(0)[1])),
             self.config.widest_flops(),
         )
 

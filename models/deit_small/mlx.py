@@ -10,7 +10,7 @@ from mlx import nn
 
 from measurement.framework import Differentiate
 from models.deit_small.config import BETAS, EPSILON, MLP_RATIO, NORM_EPSILON, Config
-from models.layers.mlx import AdamW, attend, gelu, norm, split
+from models.layers.mlx import AdamW, Linear, attend, gelu, norm, split
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/deit_small_peers.py.
 FASTER_COMPILED = (True, False)
@@ -20,8 +20,8 @@ class Attention(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.heads = config.heads
-        self.qkv = nn.Linear(config.dimension, 3 * config.dimension, bias=True)
-        self.output = nn.Linear(config.dimension, config.dimension, bias=True)
+        self.qkv = Linear(config.dimension, 3 * config.dimension, bias=True)
+        self.output = Linear(config.dimension, config.dimension, bias=True)
 
     def __call__(self, x: mx.array) -> mx.array:
         query, key, value = (split(part, self.heads) for part in mx.split(self.qkv(x), 3, axis=2))
@@ -31,8 +31,8 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.inner = nn.Linear(config.dimension, MLP_RATIO * config.dimension, bias=True)
-        self.outer = nn.Linear(MLP_RATIO * config.dimension, config.dimension, bias=True)
+        self.inner = Linear(config.dimension, MLP_RATIO * config.dimension, bias=True)
+        self.outer = Linear(MLP_RATIO * config.dimension, config.dimension, bias=True)
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.outer(gelu(self.inner(x)))
@@ -60,10 +60,10 @@ class Model(nn.Module):
         self._scale = mx.array(scale)
         self.class_token = mx.zeros(config.dimension)
         self.positions = mx.zeros((config.tokens, config.dimension))
-        self.patches = nn.Linear(config.patch_values, config.dimension, bias=True)
+        self.patches = Linear(config.patch_values, config.dimension, bias=True)
         self.blocks = [Block(config) for _ in range(config.depth)]
         self.norm = norm(config.dimension, NORM_EPSILON)
-        self.head = nn.Linear(config.dimension, config.classes, bias=True)
+        self.head = Linear(config.dimension, config.classes, bias=True)
 
     def cut(self, images: mx.array) -> mx.array:
         """images (n, side, side, channels) uint8 -> standardised patches, row by row

@@ -12,14 +12,14 @@ from models.tinyllama.config import Config
 
 # (begin, advance): the mode measured faster on a CPU, see benchmarks/tinyllama_peers.py.
 FASTER_COMPILED = (False, False)
-Rotation = tuple[mx.array, mx.array]  # periods (size / 2,) and the first position (1,)
+Rotation = tuple[mx.array, int]  # periods (size / 2,) and the first position
 Layer = tuple[mx.array, mx.array]  # keys and values (n, key heads, s, size)
-Cache = tuple[list[Layer], mx.array]  # of every layer, and the next position (1,)
-Place = tuple[mx.array, Any, int]  # position, mask of models.layers, tokens to keep
+Cache = tuple[list[Layer], int]  # of every layer, and the next position
+Place = tuple[int, Any, int]  # position, mask of models.layers, tokens to keep
 Step = tuple[mx.array, mx.array, Cache]  # the next token (1,), its logits, the cache
 
 
-def rotation(periods: mx.array, position: mx.array, t: int) -> Rotation:
+def rotation(periods: mx.array, position: int, t: int) -> Rotation:
     """What turns the queries and keys of `t` tokens from `position` on."""
     return periods, position
 
@@ -50,9 +50,11 @@ class Attention(nn.Module):
         queries = rotate(split(self.q_proj(x), self.heads), turn)[:, :, -keep:]
         keys = rotate(split(self.k_proj(x), self.key_heads), turn)
         values = split(self.v_proj(x), self.key_heads)
+        layer = keys, values
         if cache is not None:
-            keys, values = store(cache[0], keys, position), store(cache[1], values, position)
-        return self.o_proj(attend(queries, keys, values, mask)), (keys, values)
+            layer = store(cache[0], keys, position), store(cache[1], values, position)
+            keys, values = (part[:, :, : position + 1] for part in layer)  # in place of a mask
+        return self.o_proj(attend(queries, keys, values, mask)), layer
 
 
 class FeedForward(nn.Module):
@@ -93,11 +95,10 @@ class Decoder(nn.Module):
         prompt without a cache, or one token after those of a cache."""
         x, layers = self.embed_tokens(tokens), []
         t = tokens.shape[1]
-        mask: mx.array | str | None = "causal"
-        position = mx.zeros(1, mx.int32)
+        mask: str | None = "causal"
+        position = 0
         if cache is not None:
-            position, capacity = cache[1], cache[0][0][0].shape[2]
-            mask = mx.arange(capacity)[None] <= position
+            position, mask = cache[1], None
         turn = rotation(self._periods, position, t)
         for i, block in enumerate(self.layers):
             if i == len(self.layers) - 1 and keep < t:  # nothing reads the rest of its output

@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlx import nn
 
 from measurement.framework import Differentiate
-from models.layers.mlx import AdamW, attend, exp, norm, split
+from models.layers.mlx import AdamW, Linear, attend, exp, norm, split
 from models.transformer_lm.config import BETAS, EPSILON, NORM_EPSILON, VOCABULARY, Config
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/transformer_lm_peers.py.
@@ -20,8 +20,8 @@ class Attention(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.heads = config.heads
-        self.qkv = nn.Linear(config.dimension, 3 * config.dimension, bias=False)
-        self.output = nn.Linear(config.dimension, config.dimension, bias=False)
+        self.qkv = Linear(config.dimension, 3 * config.dimension, bias=False)
+        self.output = Linear(config.dimension, config.dimension, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
         query, key, value = (split(part, self.heads) for part in mx.split(self.qkv(x), 3, axis=2))
@@ -31,8 +31,8 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.inner = nn.Linear(config.dimension, 4 * config.dimension, bias=True)
-        self.outer = nn.Linear(4 * config.dimension, config.dimension, bias=True)
+        self.inner = Linear(config.dimension, 4 * config.dimension, bias=True)
+        self.outer = Linear(4 * config.dimension, config.dimension, bias=True)
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.outer(nn.relu(self.inner(x)))
@@ -58,7 +58,7 @@ class Model(nn.Module):
         self._positions = mx.array(config.positions())
         self.blocks = [Block(config) for _ in range(config.blocks)]
         self.norm = norm(config.dimension, NORM_EPSILON)
-        self.head = nn.Linear(config.dimension, VOCABULARY, bias=True)
+        self.head = Linear(config.dimension, VOCABULARY, bias=True)
 
     def hidden(self, inputs: mx.array) -> mx.array:
         """inputs (n, t) -> what the head sees (n, t, dimension)."""

@@ -20,20 +20,20 @@ DOWN = "model.layers.0.mlp.down_proj "
 # framework -> (name, text, what replaces it, the first layer that differs or CACHE)
 BROKEN = {
     "mlx": [
-        ("mask removed", 'mask: mx.array | str | None = "causal"', "mask = None", ATTENTION),
-        ("mask of the cache removed", "mx.arange(capacity)[None] <= position", "None", CACHE),
-        ("mask one short", "[None] <= position", "[None] < position", CACHE),
+        ("mask removed", 'mask: str | None = "causal"', "mask = None", ATTENTION),
+        ("the whole cache seen", "part[:, :, : position + 1]", "part", CACHE),
+        ("itself not seen", ": position + 1]", ": position]", CACHE),
         ("epsilon", "eps=config.norm_eps", "eps=1e-6", NORM),
         ("theta", "mx.array(config.periods())", "mx.array(config.periods()) ** 1.1", ATTENTION),
         ("pairs of neighbours", "traditional=False", "traditional=True", ATTENTION),
         ("keys not turned", "rotate(split(self.k_proj(x), self.key_heads), turn)",
          "split(self.k_proj(x), self.key_heads)", ATTENTION),
         ("position off by one", "(layers, position + tokens.shape[1])",
-         "(layers, position + tokens.shape[1] + (cache is None))", CACHE),
+         "(layers, position + tokens.shape[1] - int(cache is None))", CACHE),
         ("position not counted", "(layers, position + tokens.shape[1])",
          "(layers, position + (0 if cache else tokens.shape[1]))", CACHE),
-        ("cache not updated", "keys, values = store(cache[0], keys, position), "
-         "store(cache[1], values, position)", "keys, values = cache", CACHE),
+        ("cache not updated", "layer = store(cache[0], keys, position), "
+         "store(cache[1], values, position)", "layer = cache", CACHE),
         ("groups in another order", ORDERED,
          "attend(queries, mx.tile(keys, (1, self.heads // self.key_heads, 1, 1)), "
          "mx.tile(values, (1, self.heads // self.key_heads, 1, 1)), mask)", ATTENTION),
@@ -60,7 +60,7 @@ BROKEN = {
         ("turned the other way", "torch.cat((-high, low), dim=-1)",
          "torch.cat((high, low), dim=-1)", ATTENTION),
         ("position off by one", "(layers, position + tokens.shape[1])",
-         "(layers, position + tokens.shape[1] + (cache is None))", CACHE),
+         "(layers, position + tokens.shape[1] - int(cache is None))", CACHE),
         ("position not counted", "(layers, position + tokens.shape[1])",
          "(layers, position + (0 if cache else tokens.shape[1]))", CACHE),
         ("cache not updated", "keys, values = store(cache[0], keys, position), "

@@ -1,0 +1,102 @@
+"""The gradients that MLX is given on an NVIDIA GPU, here on the CPU: those of the functions themselves.
+That they are faster there is measured (docs/NVIDIA.md), not tested."""
+
+from __future__ import annotations
+
+import pytest
+from twins import REFERENCE, assert_equal, config_of, evidence, needs_all, session
+
+import frameworks
+
+if not frameworks.available("mlx"):
+    pytest.skip("mlx is not installed", allow_module_level=True)
+
+import mlx.core as mx
+import numpy as np
+
+from models.layers import mlx_cuda
+
+RNG = np.random.default_rng(0)
+
+
+def values(*shape: int) -> mx.array:
+    return mx.array(RNG.standard_normal(shape).astype(np.float32))
+
+
+CASES = {
+    "linear": (
+        mlx_cuda.linear,
+        lambda x, weight, bias: x @ weight.T + bias,
+        [(3, 7, 16), (24, 16), (24,)],
+    ),
+    "linear without bias": (
+        mlx_cuda.linear,
+        lambda x, weight: x @ weight.T,
+        [(5, 16), (24, 16)],
+    ),
+    "layer norm": (
+        mlx_cuda.layer_norm(1e-5),
+        lambda *given: mx.fast.layer_norm(*given, 1e-5),
+        [(3, 7, 16), (16,), (16,)],
+    ),
+    "attention": (
+        mlx_cuda.attend,
+        lambda q, k, v: mx.softmax(q @ k.swapaxes(2, 3) * q.shape[3] ** -0.5, axis=3) @ v,
+        [(2, 3, 19, 8)] * 3,
+    ),
+    "attention of a whole tile": (
+        mlx_cuda.attend,
+        lambda q, k, v: mx.softmax(q @ k.swapaxes(2, 3) * q.shape[3] ** -0.5, axis=3) @ v,
+        [(1, 2, mlx_cuda.TILE, 8)] * 3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_function_and_gradients_are_those_of_its_definition(name, compiled):
+    own, plain, shapes = CASES[name]
+    given = [values(*shape) for shape in shapes]
+    cotangent = values(*plain(*given).shape)
+
+    def gradients(function, *arguments):
+        outputs, found = mx.vjp(function, list(arguments[:-1]), [arguments[-1]])
+        return [*outputs, *found]
+
+    def ours(*arguments):
+        return gradients(own, *arguments)
+
+    found = (mx.compile(ours) if compiled else ours)(*given, cotangent)
+    expected = gradients(plain, *given, cotangent)
+    assert len(found) == len(expected) == 1 + len(given)
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(np.array(a), np.array(b), rtol=1e-4, atol=1e-5)
+
+
+def test_sums_of_16_bits_are_added_in_more():
+    """4,096 ones in bfloat16 are 4,096, and not the 256 at which adding one no longer changes it."""
+    rows = mx.ones((4096, 3), mx.bfloat16)
+    total = mx.vjp(
+        mlx_cuda.linear, [rows, mx.ones((3, 3), mx.bfloat16), mx.ones(3, mx.bfloat16)], [rows]
+    )
+    assert np.array(total[1][2].astype(mx.float32)).tolist() == [4096.0] * 3
+
+
+@needs_all
+@pytest.mark.parametrize("workload", ["transformer_lm", "deit_small"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_twin_with_them_agrees_with_the_reference(workload, compiled, monkeypatch):
+    monkeypatch.setattr(mlx_cuda, "here", lambda: True)
+    config = config_of(workload)
+    assert_equal(
+        evidence(workload, REFERENCE, config), evidence(workload, "mlx", config, compiled=compiled)
+    )
+
+
+@needs_all
+@pytest.mark.parametrize("workload", ["transformer_lm", "deit_small"])
+def test_its_work_is_counted_as_without(workload, monkeypatch):
+    plain = session(workload, "mlx", config_of(workload)).counted()
+    monkeypatch.setattr(mlx_cuda, "here", lambda: True)
+    assert session(workload, "mlx", config_of(workload)).counted() == plain
