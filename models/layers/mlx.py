@@ -68,18 +68,9 @@ class Linear(nn.Linear):
         return cast(mx.array, mlx_cuda.linear(x, self.weight, *bias))
 
 
-class Norm(nn.LayerNorm):
-    """MLX's own with weight and bias, with faster gradients on an NVIDIA GPU."""
-
-    def __call__(self, x: mx.array) -> mx.array:
-        if not mlx_cuda.here():
-            return cast(mx.array, super().__call__(x))
-        return mlx_cuda.layer_norm(self.eps)(x, self.weight, self.bias)
-
-
 def norm(width: int, epsilon: float) -> nn.LayerNorm:
     """Layer norm with a weight and a bias."""
-    return Norm(width, eps=epsilon, affine=True, bias=True)
+    return nn.LayerNorm(width, eps=epsilon, affine=True, bias=True)
 
 
 def widest(x: mx.array) -> mx.Dtype:

@@ -34,11 +34,6 @@ CASES = {
         lambda x, weight: x @ weight.T,
         [(5, 16), (24, 16)],
     ),
-    "layer norm": (
-        mlx_cuda.layer_norm(1e-5),
-        lambda *given: mx.fast.layer_norm(*given, 1e-5),
-        [(3, 7, 16), (16,), (16,)],
-    ),
     "attention": (
         mlx_cuda.attend,
         lambda q, k, v: mx.softmax(q @ k.swapaxes(2, 3) * q.shape[3] ** -0.5, axis=3) @ v,
