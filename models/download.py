@@ -43,21 +43,25 @@ def say(line: str) -> None:
 
 def directory(data_dir: str) -> Path:
     """The absolute folder that `data_dir` means: "auto" is the user's cache folder of this project
-    (below XDG_CACHE_HOME, ~/Library/Caches, ...), which need not exist yet.
+    (below XDG_CACHE_HOME, ~/Library/Caches, ...), which need not exist yet, by that name or by its own.
 
-    Raises InputError for a given folder that does not exist: a mistyped one would be filled.
+    Raises InputError for another folder that does not exist: a mistyped one would be filled.
     """
     if data_dir == "auto":
-        import pooch
-
-        return Path(pooch.os_cache(CACHE)).absolute()
+        return _cache()
     path = Path(os.path.expanduser(data_dir)).absolute()
-    if not data_dir.strip() or not os.path.isdir(path):
+    if not data_dir.strip() or not (os.path.isdir(path) or path == _cache()):
         raise InputError(
             f"data_dir {data_dir!r} is not a folder; expected one that exists, or 'auto' for the"
             " user's cache: create it or correct the path"
         )
     return path
+
+
+def _cache() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache(CACHE)).absolute()
 
 
 def ensure_writable(folder: Path) -> None:

@@ -3,6 +3,8 @@ That they are faster there is measured (docs/NVIDIA.md), not tested."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 from twins import REFERENCE, assert_equal, config_of, evidence, needs_all, session
 
@@ -14,6 +16,7 @@ if not frameworks.available("mlx"):
 import mlx.core as mx
 import numpy as np
 
+from entrypoints.session import Base
 from models.layers import mlx_cuda
 
 RNG = np.random.default_rng(0)
@@ -95,3 +98,25 @@ def test_its_work_is_counted_as_without(workload, monkeypatch):
     plain = session(workload, "mlx", config_of(workload)).counted()
     monkeypatch.setattr(mlx_cuda, "here", lambda: True)
     assert session(workload, "mlx", config_of(workload)).counted() == plain
+
+
+@pytest.mark.parametrize(
+    ("workload", "device", "compiled"),
+    [
+        ("deit_small", "cpu", (True, False)),
+        ("deit_small", "gpu", (True, True)),
+        ("bert_tiny", "gpu", (True, True)),
+        ("tinyllama", "gpu", (False, False)),
+    ],
+)
+def test_on_a_gpu_mlx_compiles_every_call_of_a_twin_that_gains_by_it(workload, device, compiled):
+    adapter = frameworks.load("mlx", "cpu")
+    adapter.device = device
+    spec = {
+        "workload": workload,
+        "framework": "mlx",
+        "sizes": asdict(config_of(workload)),
+        "compile": "auto",
+    }
+    opened = Base(spec, framework=adapter)
+    assert (opened.compiled, opened.compiled_inference) == compiled

@@ -203,6 +203,16 @@ def test_auto_is_the_cache_folder_and_is_made(tmp_path, monkeypatch):
     assert data.load(CONFIG, "mnist", "auto").source == "mirror x"
 
 
+def test_the_cache_folder_may_be_named_before_it_is_there(tmp_path, monkeypatch):
+    """A worker is given it by its path: data that are made from a seed never make it."""
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
+    folder = download.directory("auto")
+    assert not folder.exists()
+    assert download.directory(str(folder)) == folder
+    with pytest.raises(InputError, match="is not a folder"):
+        download.directory(f"{folder}x")
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"old")
