@@ -1,0 +1,78 @@
+"""The kernels of a step, from a trace as NVIDIA's tool writes it; on a GPU, of a real step."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import step_profile
+
+ROOT = Path(__file__).resolve().parents[2]
+ON_GPU = "no NVIDIA GPU here that PyTorch sees"
+
+
+def run(*words: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.step_profile", *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+
+
+def gpu() -> bool:
+    torch = pytest.importorskip("torch")
+    return bool(torch.cuda.is_available())
+
+
+def test_a_trace_is_added_up_by_name_longest_first_copies_too(tmp_path):
+    events = [
+        {"cat": "kernel", "name": "product", "dur": 30.0},
+        {"cat": "kernel", "name": "product", "dur": 50.0},
+        {"cat": "gpu_memcpy", "name": "Memcpy HtoD", "dur": 200.0},
+        {"cat": "cuda_runtime", "name": "cudaGraphLaunch", "dur": 9e9},
+        {"name": "no category", "dur": 9e9},
+    ]
+    trace = tmp_path / "trace.json"
+    trace.write_text(json.dumps({"traceEvents": events}))
+    found = step_profile.kernels(trace, steps=2)
+    assert [row["name"] for row in found] == ["Memcpy HtoD", "product"]
+    assert found[0]["seconds"] == pytest.approx(100e-6)
+    assert found[1]["seconds"] == pytest.approx(40e-6)
+    assert [row["calls"] for row in found] == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("name", ["transformer_lm_mlx", "deit_small_pytorch"])
+def test_a_recorded_profile_reads_as_a_table(name):
+    document = json.loads((ROOT / f"results/h200-profiles/{name}.json").read_text())
+    (found,) = document["results"]
+    lines = step_profile.text(found).splitlines()
+    assert found["framework"] in lines[0]
+    assert "bfloat16" in lines[0]
+    assert len(lines) == 1 + step_profile.ROWS + (len(found["kernels"]) > step_profile.ROWS)
+    assert sum(row["seconds"] for row in found["kernels"]) == pytest.approx(found["busy_seconds"])
+
+
+def test_without_a_gpu_it_is_one_line():
+    if gpu():
+        pytest.skip("there is a GPU here")
+    done = run("--workload", "mnist", "--framework", "pytorch", "--preset", "smoke")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("Error: no NVIDIA GPU that this PyTorch sees")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("framework", ["mlx", "pytorch"])
+def test_a_step_on_a_gpu_has_kernels(framework, tmp_path):
+    if not gpu():
+        pytest.skip(ON_GPU)
+    output = tmp_path / "profile.json"
+    words = f"--workload mnist --framework {framework} --preset smoke --device gpu --pairs 2"
+    done = run(*words.split(), "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(output.read_text())["results"]
+    assert found["busy_seconds"] > 0
+    assert any("gemm" in row["name"] or "nvjet" in row["name"] for row in found["kernels"])
