@@ -126,6 +126,27 @@ def main(
     return 0
 
 
+def measured_in_turn(
+    options: argparse.Namespace,
+    measure: Callable[[str, argparse.Namespace], dict[str, Any]],
+    text: Callable[[dict[str, Any]], str],
+) -> int:
+    """Of a script without pairs of arms: measures each framework in its own process, prints, writes."""
+    chosen = FRAMEWORKS if options.framework == "both" else (options.framework,)
+    try:
+        found = each_in_process(measure, chosen, options, options.workload)
+    except (InputError, TrialFailed) as error:
+        print("Error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    for one in found:
+        print(text(one))
+    if options.output:
+        document = {"workload": options.workload, "preset": options.preset, "sizes": options.sizes,
+                    "machine": machine.facts(), "results": found}  # fmt: skip
+        options.output.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
 def each_in_process(
     measure: Callable[[str, argparse.Namespace], Any],
     chosen: Sequence[str],

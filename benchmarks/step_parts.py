@@ -14,7 +14,6 @@ that together they are longer than the step, in which one part's start hides beh
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable
@@ -24,9 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common
-from entrypoints.processes import TrialFailed
-from measurement import blas, machine, schedule
-from measurement.errors import InputError
+from measurement import blas, schedule
 
 WORKLOADS = ("transformer_lm", "deit_small")
 Part = tuple[str, int, int, Callable[[], Any]]
@@ -162,20 +159,7 @@ def main() -> int:
     parser = common.parser(str(__doc__).splitlines()[0], 20, "synthetic", preset="cpu")
     parser.add_argument("--workload", choices=WORKLOADS, default=WORKLOADS[0])
     parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto")
-    options = parser.parse_args()
-    chosen = common.FRAMEWORKS if options.framework == "both" else (options.framework,)
-    try:
-        found = common.each_in_process(measure, chosen, options, options.workload)
-    except (InputError, TrialFailed) as error:
-        print("Error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    for one in found:
-        print(text(one))
-    if options.output:
-        document = {"workload": options.workload, "preset": options.preset, "sizes": options.sizes,
-                    "machine": machine.facts(), "results": found}  # fmt: skip
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
-    return 0
+    return common.measured_in_turn(parser.parse_args(), measure, text)
 
 
 if __name__ == "__main__":

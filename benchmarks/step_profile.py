@@ -23,8 +23,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks import common
-from entrypoints.processes import TrialFailed
-from measurement import blas, machine
+from measurement import blas
 from measurement.errors import InputError
 
 KINDS = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -141,20 +140,7 @@ def main() -> int:
     parser = common.parser(str(__doc__).splitlines()[0], 20, "synthetic", preset="auto")
     parser.add_argument("--workload", required=True)
     parser.add_argument("--compile", choices=("auto", "on", "off", "graphs"), default="auto")
-    options = parser.parse_args()
-    chosen = common.FRAMEWORKS if options.framework == "both" else (options.framework,)
-    try:
-        found = common.each_in_process(measure, chosen, options, options.workload)
-    except (InputError, TrialFailed) as error:
-        print("Error: " + " ".join(str(error).split()), file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    for one in found:
-        print(text(one))
-    if options.output:
-        document = {"workload": options.workload, "preset": options.preset, "sizes": options.sizes,
-                    "machine": machine.facts(), "results": found}  # fmt: skip
-        options.output.write_text(json.dumps(document, indent=1) + "\n")
-    return 0
+    return common.measured_in_turn(parser.parse_args(), measure, text)
 
 
 if __name__ == "__main__":
