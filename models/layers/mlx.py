@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlx import nn, optimizers
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from models.layers import mlx_cuda
+from models.layers.gradients import mlx as own_gradients
 
 
 def split(x: mx.array, heads: int) -> mx.array:
@@ -38,10 +38,10 @@ def attend(
     elif (
         mask is None
         and 1 < t == keys.shape[2]
-        and t % mlx_cuda.TILE
+        and t % own_gradients.TILE
         and _in_16_bits_on_cuda(queries)
     ):
-        output = cast(mx.array, mlx_cuda.attend(queries, keys, values))
+        output = cast(mx.array, own_gradients.attend(queries, keys, values))
     else:
         output = mx.fast.scaled_dot_product_attention(
             queries, keys, values, scale=size**-0.5, mask=mask
@@ -62,10 +62,10 @@ class Linear(nn.Linear):
     """MLX's own, with faster gradients on an NVIDIA GPU."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        if not mlx_cuda.here():
+        if not own_gradients.here():
             return cast(mx.array, super().__call__(x))
         bias = [self.bias] if "bias" in self else []
-        return cast(mx.array, mlx_cuda.linear(x, self.weight, *bias))
+        return cast(mx.array, own_gradients.linear(x, self.weight, *bias))
 
 
 def norm(width: int, epsilon: float) -> nn.LayerNorm:
@@ -107,7 +107,7 @@ def _scalar(x: mx.array) -> bool:
 
 
 def _in_16_bits_on_cuda(x: mx.array) -> bool:
-    return x.dtype in (mx.bfloat16, mx.float16) and mlx_cuda.here()
+    return x.dtype in (mx.bfloat16, mx.float16) and own_gradients.here()
 
 
 def _polynomial(coefficients: tuple[float, ...], x: mx.array) -> mx.array:

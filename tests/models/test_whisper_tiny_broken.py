@@ -24,7 +24,7 @@ BOTH = [
      CACHE),
     ("mask one short", "[None] <= position", "[None] < position", CACHE),
     ("cache not updated", f"keys, values = {STORED}", "keys, values = cache", CACHE),
-    ("cache stored one too far", "(position, position))", "(position + 1, position + 1))", CACHE),
+    ("cache stored one too early", "(position, position))", "(position - 1, position - 1))", CACHE),
     ("position not counted", "(position + 1, heard, caches)", "(position, heard, caches)", CACHE),
     ("position off by one", PLACES, "self.positional_embedding[places + 1]", "decoder.blocks.0."),
     ("cross-attention's keys and values exchanged", "heard[0], heard[1], None)",

@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from entrypoints.session import Base
-from models.layers import mlx_cuda
+from models.layers.gradients import mlx as layer_gradients
 
 RNG = np.random.default_rng(0)
 
@@ -28,24 +28,24 @@ def values(*shape: int) -> mx.array:
 
 CASES = {
     "linear": (
-        mlx_cuda.linear,
+        layer_gradients.linear,
         lambda x, weight, bias: x @ weight.T + bias,
         [(3, 7, 16), (24, 16), (24,)],
     ),
     "linear without bias": (
-        mlx_cuda.linear,
+        layer_gradients.linear,
         lambda x, weight: x @ weight.T,
         [(5, 16), (24, 16)],
     ),
     "attention": (
-        mlx_cuda.attend,
+        layer_gradients.attend,
         lambda q, k, v: mx.softmax(q @ k.swapaxes(2, 3) * q.shape[3] ** -0.5, axis=3) @ v,
         [(2, 3, 19, 8)] * 3,
     ),
     "attention of a whole tile": (
-        mlx_cuda.attend,
+        layer_gradients.attend,
         lambda q, k, v: mx.softmax(q @ k.swapaxes(2, 3) * q.shape[3] ** -0.5, axis=3) @ v,
-        [(1, 2, mlx_cuda.TILE, 8)] * 3,
+        [(1, 2, layer_gradients.TILE, 8)] * 3,
     ),
 }
 
@@ -76,7 +76,9 @@ def test_sums_of_16_bits_are_added_in_more():
     """4,096 ones in bfloat16 are 4,096, and not the 256 at which adding one no longer changes it."""
     rows = mx.ones((4096, 3), mx.bfloat16)
     total = mx.vjp(
-        mlx_cuda.linear, [rows, mx.ones((3, 3), mx.bfloat16), mx.ones(3, mx.bfloat16)], [rows]
+        layer_gradients.linear,
+        [rows, mx.ones((3, 3), mx.bfloat16), mx.ones(3, mx.bfloat16)],
+        [rows],
     )
     assert np.array(total[1][2].astype(mx.float32)).tolist() == [4096.0] * 3
 
@@ -85,7 +87,7 @@ def test_sums_of_16_bits_are_added_in_more():
 @pytest.mark.parametrize("workload", ["transformer_lm", "deit_small"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_twin_with_them_agrees_with_the_reference(workload, compiled, monkeypatch):
-    monkeypatch.setattr(mlx_cuda, "here", lambda: True)
+    monkeypatch.setattr(layer_gradients, "here", lambda: True)
     config = config_of(workload)
     assert_equal(
         evidence(workload, REFERENCE, config), evidence(workload, "mlx", config, compiled=compiled)
@@ -96,7 +98,7 @@ def test_a_twin_with_them_agrees_with_the_reference(workload, compiled, monkeypa
 @pytest.mark.parametrize("workload", ["transformer_lm", "deit_small"])
 def test_its_work_is_counted_as_without(workload, monkeypatch):
     plain = session(workload, "mlx", config_of(workload)).counted()
-    monkeypatch.setattr(mlx_cuda, "here", lambda: True)
+    monkeypatch.setattr(layer_gradients, "here", lambda: True)
     assert session(workload, "mlx", config_of(workload)).counted() == plain
 
 
