@@ -74,9 +74,7 @@ class Base:
             raise InputError(f"compile={asked}: {reason}; install one or use compile=off")
         if asked == "auto" and reason is None and not self.graphs:
             first, second = self.twin.FASTER_COMPILED
-            # That was measured on a CPU. On a GPU, where every kernel is handed over, MLX's compiled
-            # calls were never the slower ones in twins that gain by it at all (docs/NVIDIA.md).
-            if (self.framework.name, self.framework.device) == ("mlx", "gpu"):
+            if self.framework.compiles_all:
                 first = second = first or second
             own = self.framework.step_compiled
             return first if own is None else own, second

@@ -45,6 +45,7 @@ class Framework(Protocol):
     rank: int
     ranks: int
     step_compiled: bool | None  # what compile=auto is for a step; None: what its twin measured
+    compiles_all: bool  # compile=auto: every call of a twin that was measured faster in any
 
     def versions(self) -> dict[str, str]:
         """Package versions and the device's own name."""
@@ -177,6 +178,7 @@ class Alone:
 
     rank, ranks = 0, 1
     step_compiled: bool | None = None
+    compiles_all = False
 
     def work_seconds(self) -> float:
         return time.process_time()

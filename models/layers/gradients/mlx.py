@@ -19,7 +19,7 @@ def here() -> bool:
 
 def _sum_of_rows(x: mx.array) -> mx.array:
     """(n, width) -> (width,). As a product, which adds in float32 and fills the GPU: MLX's reduction
-    has one block for 32 columns, and adds bfloat16 in bfloat16."""
+    has one block for 32 columns, and adds bfloat16 in bfloat16. Where products are TF32's, so is this."""
     return (mx.ones((1, x.shape[0]), x.dtype) @ x).reshape(-1)  # an index would be a gather
 
 
