@@ -22,7 +22,7 @@ import numpy as np
 
 from frameworks.counting import jax as counting
 from measurement.errors import InputError
-from measurement.framework import NO_TF32, Alone, check_fit
+from measurement.framework import NO_TF32, Alone, check_fit, factors
 from measurement.operations import Operations, tally
 
 # See frameworks.About.
@@ -304,8 +304,7 @@ class Adapter(Alone):
         return int((self._device.memory_stats() or {})["peak_bytes_in_use"])
 
     def matmul(self, size: int) -> Callable[[], None]:
-        generator = np.random.default_rng(0)
-        a, b = (self.put(generator.standard_normal((size, size), np.float32)) for _ in range(2))
+        a, b = map(self.put, factors(size))
 
         def multiply() -> None:
             self.wait(jnp.matmul(a, b))

@@ -20,7 +20,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from frameworks.counting import mlx as counting
 from measurement import blas, processor
 from measurement.errors import InputError
-from measurement.framework import NO_TF32, Alone, check_fit
+from measurement.framework import NO_TF32, Alone, check_fit, factors
 from measurement.operations import Operations, tally
 
 # See frameworks.About.
@@ -257,8 +257,7 @@ class Adapter(Alone):
         return mx.get_peak_memory() if self.device == "gpu" else None
 
     def matmul(self, size: int) -> Callable[[], None]:
-        generator = np.random.default_rng(0)
-        a, b = (self.put(generator.standard_normal((size, size), np.float32)) for _ in range(2))
+        a, b = map(self.put, factors(size))
 
         def multiply() -> None:
             self.wait(a @ b)

@@ -19,7 +19,7 @@ from frameworks.counting import pytorch as counting
 from frameworks.graphs.pytorch import Graphed
 from measurement import blas
 from measurement.errors import InputError
-from measurement.framework import NO_TF32, Alone, check_fit
+from measurement.framework import NO_TF32, Alone, check_fit, factors
 from measurement.operations import Operations, tally
 
 # See frameworks.About.
@@ -317,8 +317,7 @@ class Adapter(Alone):
         return None
 
     def matmul(self, size: int) -> Callable[[], None]:
-        generator = np.random.default_rng(0)
-        a, b = (self.put(generator.standard_normal((size, size), np.float32)) for _ in range(2))
+        a, b = map(self.put, factors(size))
 
         def multiply() -> None:
             torch.mm(a, b)

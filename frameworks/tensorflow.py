@@ -16,7 +16,7 @@ from tensorflow.python.util import _pywrap_util_port  # where the library tells 
 
 from frameworks.counting import tensorflow as counting
 from measurement.errors import InputError
-from measurement.framework import NO_TF32, Alone, check_fit
+from measurement.framework import NO_TF32, Alone, check_fit, factors
 from measurement.operations import Operations, tally
 
 # See frameworks.About.
@@ -249,8 +249,7 @@ class Adapter(Alone):
         return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
     def matmul(self, size: int) -> Callable[[], None]:
-        generator = np.random.default_rng(0)
-        a, b = (self.put(generator.standard_normal((size, size), np.float32)) for _ in range(2))
+        a, b = map(self.put, factors(size))
 
         def multiply() -> None:
             with tf.device(self._place):

@@ -35,6 +35,22 @@ def check_fit(shapes: Mapping[str, tuple[int, ...]], values: Mapping[str, np.nda
             raise ValueError(f"parameter {name}: the model has none of this name")
 
 
+_PIECE = 256  # rows and columns
+
+
+def factors(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two (size, size) float32 matrices for a product that is timed: a random piece each, repeated,
+    because drawing the largest ones whole takes seconds, and timing their product on a GPU a tenth of
+    one."""
+    generator = np.random.default_rng(0)
+    side = min(size, _PIECE)
+    times = -(-size // side)
+    pieces = (generator.standard_normal((side, side), np.float32) for _ in range(2))
+    whole = (np.tile(piece, (times, times))[:size, :size] for piece in pieces)
+    a, b = map(np.ascontiguousarray, whole)
+    return a, b
+
+
 class Framework(Protocol):
     """One framework on one device with one dtype. Created once in a worker process, which is one of
     `ranks` that train together, or alone."""

@@ -14,6 +14,7 @@ from simulated import PLAN, World
 
 from measurement import trial as trial_module
 from measurement.audit import completed, receipt_difference
+from measurement.framework import factors
 from measurement.trial import Trial, distance, matmul_ceiling, run
 
 
@@ -287,6 +288,19 @@ def test_an_epoch_with_fewer_items_than_the_first_is_refused():
 
 
 # --- parts
+
+
+@pytest.mark.parametrize("size", [1, 8, 256, 300, 1024])
+def test_the_factors_of_a_timed_product_are_random_and_full(size):
+    a, b = factors(size)
+    for matrix in (a, b):
+        assert matrix.shape == (size, size)
+        assert matrix.dtype == np.float32
+        assert matrix.flags.c_contiguous
+        assert np.count_nonzero(matrix) == size**2
+    assert not np.array_equal(a, b)
+    assert len(np.unique(a)) >= min(size, 256) ** 2 * 0.99
+    assert all(np.array_equal(x, y) for x, y in zip((a, b), factors(size), strict=True))
 
 
 def test_the_ceiling_stops_before_sizes_that_take_too_long():
