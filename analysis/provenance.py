@@ -18,7 +18,7 @@ from analysis.flags import Flag
 from analysis.table import altered
 from measurement.schedule import blocks
 from tracking.digest import SAMPLES
-from tracking.names import METRICS
+from tracking.names import BOOT, METRICS, SUPERSEDED
 
 if TYPE_CHECKING:
     from analysis.table import Table
@@ -263,24 +263,37 @@ def _dropped(table: Table, arms: Sequence[str]) -> tuple[Flag, ...]:
 
 
 def _rerun(table: Table, arms: Sequence[str], pairs: int) -> tuple[Flag, ...]:
-    """Places in which a trial ended early, or finished twice, and another one counts."""
-    again = Counter(
-        row.arm
+    """Places in which a trial ended early, or finished twice, and another one counts; or in which a
+    whole one was set aside because the machine was started anew in its block."""
+    every = [
+        row
         for row in table.unused
         if row.arm in arms and row.pair is not None and row.pair in table.arms[row.arm]
-    )
-    if not again:
-        return ()
-    total = sum(again.values())
-    counts = ", ".join(f"{arm} {again[arm]}" for arm in arms)
-    found = [
-        Flag(
-            "RERUN",
-            f"{total} trials ended early and were run again ({counts}). If the slow ones are those that "
-            "end early (a time limit, impatience), what was kept is faster than the arm is.",
-            "Nothing to do after one interruption.",
-        )
     ]
+    aside = [row for row in every if _set_aside(row, table.arms[row.arm][row.pair or 0])]
+    cut = Counter(row.arm for row in aside)
+    again = Counter(row.arm for row in every) - cut
+    total, found = sum(again.values()), []
+    if cut:
+        found.append(
+            Flag(
+                "CUT-BLOCK",
+                f"{sum(cut.values())} trials ({_counts(cut, arms)}) were whole when the machine was "
+                "started anew, or another one took over, in the middle of their block. They were "
+                "measured again with the rest of it, so that what is paired ran in one start.",
+                "",
+            )
+        )
+    if total:
+        found.append(
+            Flag(
+                "RERUN",
+                f"{total} trials ended early and were run again ({_counts(again, arms)}). If the slow "
+                "ones are those that end early (a time limit, impatience), what was kept is faster than "
+                "the arm is.",
+                "Nothing to do after one interruption.",
+            )
+        )
     if total > max(2, pairs / 4):
         found.append(
             Flag(
@@ -291,6 +304,16 @@ def _rerun(table: Table, arms: Sequence[str], pairs: int) -> tuple[Flag, ...]:
             )
         )
     return tuple(found)
+
+
+def _set_aside(row: Row, kept: Row) -> bool:
+    """Whether a trial ran in another start of the machine than the one that counts: the word alone would
+    let anybody choose."""
+    return SUPERSEDED in row.tags and row.tags.get(BOOT, "") != kept.tags.get(BOOT, "")
+
+
+def _counts(found: Mapping[str, int], arms: Sequence[str]) -> str:
+    return ", ".join(f"{arm} {found[arm]}" for arm in arms if found[arm])
 
 
 def _one_code(rows: Sequence[Row]) -> tuple[Flag, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from measurement.errors import InputError
 from tracking.digest import of_design
+from tracking.names import SUPERSEDED
 
 if TYPE_CHECKING:  # the types only: reading a table must not import a tracking client
     from tracking.read import Row, Study
@@ -129,12 +130,10 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
             "so their pairs cannot be told apart; start it anew on each"
         )
     left_out = []
-    if len(rows) > len(finished):
+    short_of = sum(r.status != "FINISHED" and SUPERSEDED not in r.tags for r in rows)
+    if short_of:
         why = f", {sum(short.values())} of them for lack of memory ({', '.join(sorted(short))})"
-        left_out.append(
-            f"{len(rows) - len(finished)} trials did not finish and are left out"
-            f"{why if short else ''}."
-        )
+        left_out.append(f"{short_of} trials did not finish and are left out{why if short else ''}.")
     if unpaired:
         left_out.append(f"{unpaired} trials belong to no pair of this study and are left out.")
     used = {row.run_id for by_pair in arms.values() for row in by_pair.values()}

@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,19 @@ from typing import Any
 from entrypoints import agreement
 from entrypoints.deliver import Courier
 from entrypoints.supervisor import new_folder
-from measurement import disk, machine
+from measurement import disk, identity, machine
 from measurement.errors import InputError
 from tracking import names, outbox, read, store, views, write
 from tracking.outbox import Kept
 from tracking.store import StoreAway
 
+Slot = tuple[int, str]
+"""Number of the block, arm."""
+
 _LONGEST_DESIGN = 8000  # characters of a tag that MLflow keeps
+_CUT = (
+    "the machine was started anew, or exchanged, before its block was whole: measured again with it"
+)
 
 
 @contextmanager
@@ -57,7 +63,7 @@ class Opened:
 
     kept: Kept
     run_id: str
-    done: set[tuple[int, str]]
+    done: set[Slot]
 
 
 @contextmanager
@@ -87,39 +93,71 @@ def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Iterator[Op
         courier.waiting += [
             one.folder for one in trials if not outbox.delivered(one.folder, one.record.status)
         ]
-        here = [one for one in trials if one.record.status == "FINISHED"]
-        done = {_slot(one) for one in here}
+        here = {_slot(one): one for one in trials if one.record.status == "FINISHED"}
+        stored: dict[Slot, read.Row] = {}
+        done = set(here)
         if run_id:
             try:
                 courier.retry()
-                done = _stored(name, plan, run_id, given, {one.id for one in trials})
-                done |= {_slot(one) for one in here if one.folder in courier.waiting}
+                stored = _stored(name, plan, run_id, given, {one.id for one in trials})
+                done = {*stored, *(s for s, one in here.items() if one.folder in courier.waiting)}
             except StoreAway as error:
                 courier.lost(error)
-        yield Opened(kept, run_id, done)
+        tags = {s: stored[s].tags if s in stored else here[s].record.tags for s in done}
+        cut = _cut({s: tags[s].get(names.BOOT, "") for s in done}, plan["arms"])
+        for slot in cut:
+            _set_aside(here.get(slot), stored[slot].run_id if slot in stored else "", courier)
+        yield Opened(kept, run_id, done - cut)
+
+
+def _cut(done: Mapping[Slot, str], arms: list[str]) -> set[Slot]:
+    """The finished slots of a block that is not whole, from before this start of the machine: what is
+    paired is measured in one, or a restart, and on rented machines another machine, would be taken
+    for a difference between the arms. done: slot -> hash of the start, "" of trials that say none."""
+    unfinished = {block for block, _ in done if any((block, arm) not in done for arm in arms)}
+    return {
+        s for s, boot in done.items() if s[0] in unfinished and boot not in ("", identity.boot())
+    }
+
+
+def _set_aside(kept: Kept | None, run_id: str, courier: Courier) -> None:
+    """Takes a trial out of its slot; everything that it measured stays, in its record and its run
+    ("": it has none yet). Raises InputError."""
+    tags = {names.SUPERSEDED: _CUT}
+    try:
+        if run_id:
+            write.set_tags(run_id, {**tags, names.DELIVERED: "KILLED"})
+            write.finish(run_id, "KILLED")
+        if kept:
+            with courier.holding(kept.folder):
+                changed = outbox.with_status(kept, "KILLED", tags)
+                if run_id:
+                    outbox.receipt(changed, run_id)
+    except OSError as error:
+        raise InputError(f"the record of a trial cannot be written ({error.strerror})") from None
 
 
 def _stored(
     name: str, plan: dict[str, Any], run_id: str, given: str, local: set[str]
-) -> set[tuple[int, str]]:
-    """The slots that the store has. Its open runs that no local record will close are closed. given:
-    the run that `mlflow run` opened. Raises StoreAway."""
+) -> dict[Slot, read.Row]:
+    """The finished trials that the store has. Its open runs that no local record will close are closed.
+    given: the run that `mlflow run` opened. Raises StoreAway."""
     if given not in ("", run_id):
         write.name_run(
             given, "study part", f"study {name}, resumed", {"study": name, "resumes": run_id}
         )
-    done = set()
+    done = {}
     for row in read.trials_of(read.study(name, plan["machine"])):
         if row.deleted:
             continue
         if row.status == "FINISHED" and row.pair is not None:
-            done.add((row.pair, row.arm))
+            done[row.pair, row.arm] = row
         elif row.status == "RUNNING" and row.tags.get(names.RECORD) not in local:
             write.finish(row.run_id, "KILLED")
     return done
 
 
-def _slot(trial: Kept) -> tuple[int, str]:
+def _slot(trial: Kept) -> Slot:
     return int(trial.record.tags["pair"]), trial.record.tags["arm"]
 
 

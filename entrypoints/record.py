@@ -301,6 +301,7 @@ def build(
         "mlflow.source.git.commit": commit,
         "code_sha256": identity.code(ROOT),
         "process": conditions["process"],
+        names.BOOT: identity.boot(),
         "started": f"{measured.start_seconds:.3f}",
         "ended": f"{time.time():.3f}",
         "unsaved": "; ".join(unsaved)[:500],

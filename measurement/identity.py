@@ -32,6 +32,12 @@ def code(root: Path, folders: Sequence[str] = CODE) -> str:
     return whole.hexdigest()
 
 
+def boot() -> str:
+    """Salted hash of this start of the machine, or of the one that a container is on: of two trials it
+    tells whether the machine was started anew, or was exchanged, in between."""
+    return hashlib.sha256(_SALT + b"boot " + _boot().encode()).hexdigest()[:16]
+
+
 def _boot() -> str:
     try:
         return _BOOT.read_text().strip()

@@ -186,6 +186,8 @@ KIND = "kind"  # trial, study
 RECORD = "record"  # id of the local record that a run was made from, unique
 DELIVERED = "delivered"  # comes last: FINISHED, FAILED or KILLED, when all of the record is there
 TAGS = ("study", "arm", "pair", "order", "machine", "parity", "receipt", "tf32", "flags")
+BOOT = "boot"  # hash of the machine's start
+SUPERSEDED = "superseded"  # why a finished trial was measured again
 IDENTITY = "identity_digest"  # of the machine, longer than the machine's name has it
 # Digests of the trained weights, and of what the process that trained them answered to a few items.
 TRAINED, PREDICTED = "trained_sha256", "predictions_sha256"

@@ -16,6 +16,7 @@ from entrypoints.faults import recorded
 from entrypoints.faults.fault import Fault
 from entrypoints.faults.of_studies import OF_STUDIES
 from measurement.errors import InputError
+from tracking.names import BOOT, SUPERSEDED
 from tracking.read import Row, Study
 
 PRIMARY = "train/total_seconds"
@@ -128,3 +129,23 @@ def test_a_cold_start_that_makes_the_difference_forbids_a_verdict() -> None:
     assert {"COLD-START", "COLD-RATIO"} <= names(c) and c.outcome == "undecided"
     said = next(flag.sentence for flag in c.flags if flag.name == "COLD-START")
     assert said.startswith(f"The first of {SECOND}'s samples takes 5")
+
+
+@pytest.mark.parametrize("other_start", [True, False])
+def test_a_trial_set_aside_for_a_restart_is_told_and_the_word_alone_excuses_nothing(
+    other_start: bool,
+) -> None:
+    plan, found, _ = sound()
+    wanted = [row for row in found if row.arm == FIRST][:4]
+    tags = {SUPERSEDED: "x", BOOT: "another" if other_start else ""}
+    aside = [
+        replace(r, status="KILLED", run_id=f"a{r.pair}", altered=None, tags={**r.tags, **tags})
+        for r in wanted
+    ]
+    c = headline(plan, [*found, *[replace(r, end_seconds=None) for r in aside]])
+    if other_start:
+        assert c.outcome == "better" and names(c) == {"COMPILE-DIFFERS", "CUT-BLOCK"}
+        (flag,) = (flag for flag in c.flags if flag.name == "CUT-BLOCK")
+        assert flag.sentence.startswith(f"4 trials ({FIRST} 4) were whole")
+    else:
+        assert c.outcome in ("none", "undecided") and {"RERUN", "SELECTED"} <= names(c)
