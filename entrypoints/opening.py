@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+
 from entrypoints import agreement
 from entrypoints.deliver import Courier
 from entrypoints.supervisor import new_folder
@@ -107,6 +109,7 @@ def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Iterator[Op
         cut = _cut({s: tags[s].get(names.BOOT, "") for s in done}, plan["arms"])
         for slot in cut:
             _set_aside(here.get(slot), stored[slot].run_id if slot in stored else "", courier)
+            click.echo(f"{slot[1]}, block {slot[0]}, is set aside: {_CUT}", err=True)
         yield Opened(kept, run_id, done - cut)
 
 

@@ -62,6 +62,9 @@ def _slow_hash(text: str) -> str:
 
 
 def _known_by() -> str:
+    if given := os.environ.get(IDENTITY, "").strip():
+        # Two rented machines of one kind differ by a few bytes of memory.
+        return given + cpu_name()
     return _identity() + cpu_name() + str(psutil.virtual_memory().total)
 
 
@@ -225,8 +228,6 @@ def _rosetta() -> bool:
 
 
 def _identity() -> str:
-    if given := os.environ.get(IDENTITY, "").strip():
-        return given
     if platform.system() == "Darwin":
         text = _command("ioreg", "-rd1", "-c", "IOPlatformExpertDevice")
         match = re.search(r'"IOPlatformUUID" = "([^"]+)"', text)

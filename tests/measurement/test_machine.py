@@ -119,6 +119,17 @@ def test_a_container_is_told_which_machine_it_is_on(monkeypatch):
     assert "node" not in found["cluster/node-1"]
 
 
+def test_rented_machines_of_one_name_are_one_whatever_memory_is_left_to_them(monkeypatch):
+    for name, one in ((" ", False), ("rented-h200", True)):
+        monkeypatch.setenv(machine.IDENTITY, name)
+        found = set()
+        for size in (2**37, 2**37 - 4096):
+            memory = SimpleNamespace(total=size)
+            monkeypatch.setattr(machine.psutil, "virtual_memory", lambda memory=memory: memory)
+            found.add((machine.fingerprint(), machine.identity()))
+        assert (len(found) == 1) is one
+
+
 @pytest.mark.parametrize(
     ("files", "cores"),
     [
