@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from measurement import machine
+
 CODE = ("entrypoints", "frameworks", "measurement", "models")
 """Folders whose code measures."""
 
@@ -41,8 +43,8 @@ def boot() -> str:
 def _boot() -> str:
     try:
         return _BOOT.read_text().strip()
-    except OSError:  # no Linux
-        return f"{psutil.boot_time():.0f}"
+    except OSError:  # a Mac, whose time of boot moves when its clock is set
+        return machine.boot_session() or f"{psutil.boot_time():.0f}"
 
 
 def _started() -> str:

@@ -227,6 +227,11 @@ def _rosetta() -> bool:
     )
 
 
+def boot_session() -> str:
+    """A Mac's word for its present start, "" elsewhere."""
+    return _command("sysctl", "-n", "kern.bootsessionuuid") if platform.system() == "Darwin" else ""
+
+
 def _identity() -> str:
     if platform.system() == "Darwin":
         text = _command("ioreg", "-rd1", "-c", "IOPlatformExpertDevice")

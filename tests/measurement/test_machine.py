@@ -6,13 +6,14 @@ import platform
 import re
 import subprocess
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from measurement import machine
+from measurement import identity, machine
 
 CALM = {
     "busy_fraction": 0.0,
@@ -102,10 +103,10 @@ def test_the_fingerprint_is_stable_and_without_the_host_name(monkeypatch):
 
 def test_another_identity_is_another_fingerprint(monkeypatch):
     names = set()
-    for identity in ("a", "b", "secret-host"):
-        monkeypatch.setattr(machine, "_identity", lambda i=identity: i)
+    for host in ("a", "b", "secret-host"):
+        monkeypatch.setattr(machine, "_identity", lambda i=host: i)
         names.add(machine.fingerprint())
-        assert identity not in machine.fingerprint().split("-")
+        assert host not in machine.fingerprint().split("-")
     assert len(names) == 3
 
 
@@ -182,6 +183,18 @@ def mac(monkeypatch):
     monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
     monkeypatch.setattr(machine, "_command", lambda *words: answers.get(words[-1], ""))
     return answers
+
+
+def test_a_macs_start_is_its_boot_session_whatever_its_clock_says(mac, monkeypatch):
+    monkeypatch.setattr(identity, "_BOOT", Path("/nowhere"))
+    mac["kern.bootsessionuuid"] = "0B6B7B0E-BBBB-4C3A-A0A5-BBBBBBBBBBBB"
+    found = []
+    for seconds in (1.0, 2.0):
+        monkeypatch.setattr(identity.psutil, "boot_time", lambda seconds=seconds: seconds)
+        found.append(identity.boot())
+    mac["kern.bootsessionuuid"] = ""
+    assert found[0] == found[1] != identity.boot()
+    assert "0B6B" not in found[0]
 
 
 def test_mac_identity_is_the_platform_uuid_and_stays_secret(mac):
