@@ -174,6 +174,12 @@ class Adapter(Alone):
         tensor = array.detach().cpu()
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
+    def _copied(self, array: torch.Tensor) -> np.ndarray:
+        """`read` into memory of its own: a float32 array of the CPU is read as a view, which the next
+        step would change."""
+        found = self.read(array)
+        return found.copy() if found.ctypes.data == array.data_ptr() else found
+
     def wait(self, *values: Any) -> None:
         if self._waits:  # CPU kernels have finished when the call returns
             torch.accelerator.synchronize()
@@ -229,8 +235,7 @@ class Adapter(Alone):
         self.wait()
 
     def read_parameters(self, model: Any) -> dict[str, np.ndarray]:
-        # A copy: on the CPU .numpy() is a view, which the next step would change.
-        return {name: self.read(value).copy() for name, value in model.named_parameters()}
+        return {name: self._copied(value) for name, value in model.named_parameters()}
 
     def gradients(
         self, loss: Callable[..., Any], model: Any, *batch: Any
@@ -238,7 +243,7 @@ class Adapter(Alone):
         names, parameters = zip(*model.named_parameters(), strict=True)
         value = loss(model, *batch)
         gradients = torch.autograd.grad(value, parameters)
-        named = {n: self.read(g).copy() for n, g in zip(names, gradients, strict=True)}
+        named = {n: self._copied(g) for n, g in zip(names, gradients, strict=True)}
         return float(value.detach()), named
 
     def layer_outputs(self, model: Any, *inputs: Any) -> dict[str, np.ndarray]:
@@ -246,7 +251,7 @@ class Adapter(Alone):
         handles = [
             module.register_forward_hook(
                 lambda _module, _inputs, output, name=name: outputs.update(
-                    {name: self.read(output[0] if isinstance(output, tuple) else output).copy()}
+                    {name: self._copied(output[0] if isinstance(output, tuple) else output)}
                 )
             )
             for name, module in model.named_modules()
