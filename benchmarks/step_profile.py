@@ -6,8 +6,9 @@
 MLX has no profiler of its own on CUDA. NVIDIA's tracing (CUPTI) sees every kernel of a process, whoever
 submits it, and kernels inside CUDA graphs one by one; so PyTorch's profiler, which asks for it, also
 sees MLX's. Each framework in a process of its own, the step as a trial submits it (of a workload that
-generates: the tokens after the first), warmed up. Recording lengthens the gaps between kernels, hardly
-the kernels: a step's length is taken without it, and `busy` is the sum of its kernels.
+generates: the tokens after the first), warmed up; each step waited for, and in a row as in an epoch.
+Recording lengthens the gaps between kernels, hardly the kernels: a step's length is taken without it,
+and `busy` is the sum of its kernels.
 """
 
 from __future__ import annotations
@@ -48,6 +49,20 @@ def one_step(session: Any) -> Callable[[], None]:
         framework.wait(token, cache)
 
     return tokens
+
+
+def in_a_row(session: Any, steps: int) -> float | None:
+    """Seconds of a step of so many that follow each other, as in an epoch: waited for at the end alone.
+    None of a workload that generates, where each token waits for the one before it."""
+    if not hasattr(session, "step"):
+        return None
+    framework, size = session.framework, session.config.batch_size
+    rows = next(rows for rows, items in session.batches(0) if items == size)
+    framework.wait(session.state)
+    start = perf_counter()
+    losses = [session.step(rows) for _ in range(steps)]
+    framework.wait(losses, session.state)
+    return (perf_counter() - start) / steps
 
 
 def kernels(trace: Path, steps: int) -> list[Kernel]:
@@ -102,6 +117,7 @@ def measure(framework: str, options: argparse.Namespace) -> dict[str, Any]:
         start = perf_counter()
         call()
         seconds.append(perf_counter() - start)
+    in_row = in_a_row(session, options.pairs)
     rows = profiled(call, STEPS)
     if not rows:
         raise InputError(
@@ -112,6 +128,7 @@ def measure(framework: str, options: argparse.Namespace) -> dict[str, Any]:
         "framework": framework,
         "conditions": session.conditions(),
         "step_seconds": seconds,
+        "row_seconds": in_row,
         "busy_seconds": sum(row["seconds"] for row in rows),
         "kernels": rows,
     }
@@ -120,9 +137,11 @@ def measure(framework: str, options: argparse.Namespace) -> dict[str, Any]:
 def text(found: dict[str, Any]) -> str:
     """A table for people."""
     state, busy, rows = found["conditions"], found["busy_seconds"], found["kernels"]
+    in_row = found.get("row_seconds")  # the first profiles have none
+    row = f" ({in_row * 1e3:.3f} ms in a row)" if in_row else ""
     lines = [
         f"{found['framework']} {state['versions']['framework']}, {state['dtype']}, compile "
-        f"{state['compile']}: {statistics.median(found['step_seconds']) * 1e3:.3f} ms, busy "
+        f"{state['compile']}: {statistics.median(found['step_seconds']) * 1e3:.3f} ms{row}, busy "
         f"{busy * 1e3:.3f} ms in {sum(row['calls'] for row in rows):.0f} kernels"
     ]
     for row in rows[:ROWS]:

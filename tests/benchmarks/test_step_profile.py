@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,6 +45,20 @@ def test_a_trace_is_added_up_by_name_longest_first_copies_too(tmp_path):
     assert [row["calls"] for row in found] == [0.5, 1.0]
 
 
+def test_steps_in_a_row_are_waited_for_at_the_end_alone():
+    log = []
+    session = SimpleNamespace(
+        framework=SimpleNamespace(wait=lambda *values: log.append("wait")),
+        config=SimpleNamespace(batch_size=4),
+        batches=lambda epoch: [("short", 2), ("full", 4)],
+        step=lambda rows: log.append(rows),
+        state=[],
+    )
+    assert step_profile.in_a_row(session, 3) > 0
+    assert log == ["wait", "full", "full", "full", "wait"]
+    assert step_profile.in_a_row(SimpleNamespace(), 3) is None
+
+
 @pytest.mark.parametrize("name", ["transformer_lm_mlx", "deit_small_pytorch"])
 def test_a_recorded_profile_reads_as_a_table(name):
     document = json.loads((ROOT / f"results/h200-profiles/{name}.json").read_text())
@@ -75,4 +90,5 @@ def test_a_step_on_a_gpu_has_kernels(framework, tmp_path):
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(output.read_text())["results"]
     assert found["busy_seconds"] > 0
+    assert found["row_seconds"] > 0
     assert any("gemm" in row["name"] or "nvjet" in row["name"] for row in found["kernels"])
