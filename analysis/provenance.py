@@ -266,13 +266,13 @@ def _rerun(table: Table, arms: Sequence[str], pairs: int) -> tuple[Flag, ...]:
     """Places in which a trial ended early, or finished twice, and another one counts; or in which a
     whole one was set aside because the machine was started anew in its block."""
     every = [
-        row
+        (row, kept)
         for row in table.unused
-        if row.arm in arms and row.pair is not None and row.pair in table.arms[row.arm]
+        if row.arm in arms and row.pair is not None
+        if (kept := table.arms[row.arm].get(row.pair)) is not None
     ]
-    aside = [row for row in every if _set_aside(row, table.arms[row.arm][row.pair or 0])]
-    cut = Counter(row.arm for row in aside)
-    again = Counter(row.arm for row in every) - cut
+    cut = Counter(row.arm for row, kept in every if _set_aside(row, kept))
+    again = Counter(row.arm for row, _ in every) - cut
     total, found = sum(again.values()), []
     if cut:
         found.append(

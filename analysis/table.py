@@ -130,10 +130,14 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
             "so their pairs cannot be told apart; start it anew on each"
         )
     left_out = []
-    short_of = sum(r.status != "FINISHED" and SUPERSEDED not in r.tags for r in rows)
-    if short_of:
+    aside = sum(row.status != "FINISHED" and SUPERSEDED in row.tags for row in rows)
+    if short_of := len(rows) - len(finished) - aside:
         why = f", {sum(short.values())} of them for lack of memory ({', '.join(sorted(short))})"
         left_out.append(f"{short_of} trials did not finish and are left out{why if short else ''}.")
+    if aside:
+        left_out.append(
+            f"{aside} whole trials were set aside with the block that a restart of the machine cut in two."
+        )
     if unpaired:
         left_out.append(f"{unpaired} trials belong to no pair of this study and are left out.")
     used = {row.run_id for by_pair in arms.values() for row in by_pair.values()}

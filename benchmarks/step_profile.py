@@ -33,12 +33,16 @@ ROWS = 25
 Kernel = dict[str, Any]
 
 
+def _full_batch(session: Any) -> Any:
+    size = session.config.batch_size
+    return next(rows for rows, items in session.batches(0) if items == size)
+
+
 def one_step(session: Any) -> Callable[[], None]:
     """A step that is waited for; of a workload that generates, the tokens of a prompt after the first."""
     framework = session.framework
     if hasattr(session, "step"):
-        size = session.config.batch_size
-        rows = next(rows for rows, items in session.batches(0) if items == size)
+        rows = _full_batch(session)
         return lambda: framework.wait(session.step(rows), session.state)
     work = session.work()
 
@@ -56,8 +60,7 @@ def in_a_row(session: Any, steps: int) -> float | None:
     None of a workload that generates, where each token waits for the one before it."""
     if not hasattr(session, "step"):
         return None
-    framework, size = session.framework, session.config.batch_size
-    rows = next(rows for rows, items in session.batches(0) if items == size)
+    framework, rows = session.framework, _full_batch(session)
     framework.wait(session.state)
     start = perf_counter()
     losses = [session.step(rows) for _ in range(steps)]

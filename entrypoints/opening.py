@@ -107,7 +107,7 @@ def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Iterator[Op
                 courier.lost(error)
         tags = {s: stored[s].tags if s in stored else here[s].record.tags for s in done}
         cut = _cut({s: tags[s].get(names.BOOT, "") for s in done}, plan["arms"])
-        for slot in cut:
+        for slot in sorted(cut):
             _set_aside(here.get(slot), stored[slot].run_id if slot in stored else "", courier)
             click.echo(f"{slot[1]}, block {slot[0]}, is set aside: {_CUT}", err=True)
         yield Opened(kept, run_id, done - cut)

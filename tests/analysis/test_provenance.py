@@ -12,6 +12,7 @@ import signed
 from analysis import comparison
 from analysis.comparison import Around
 from analysis.findings import Comparison
+from analysis.table import build
 from entrypoints.faults import recorded
 from entrypoints.faults.fault import Fault
 from entrypoints.faults.of_studies import OF_STUDIES
@@ -143,6 +144,10 @@ def test_a_trial_set_aside_for_a_restart_is_told_and_the_word_alone_excuses_noth
         for r in wanted
     ]
     c = headline(plan, [*found, *[replace(r, end_seconds=None) for r in aside]])
+    said = build(plan, [*found, *aside]).left_out
+    assert said == (
+        "4 whole trials were set aside with the block that a restart of the machine cut in two.",
+    )
     if other_start:
         assert c.outcome == "better" and names(c) == {"COMPILE-DIFFERS", "CUT-BLOCK"}
         (flag,) = (flag for flag in c.flags if flag.name == "CUT-BLOCK")

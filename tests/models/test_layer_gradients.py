@@ -77,15 +77,14 @@ def test_sums_of_16_bits_are_added_in_more():
     """4,096 ones in bfloat16 are 4,096, and not the 256 at which adding one no longer changes it."""
     if not mx.cuda.is_available():
         pytest.skip("no NVIDIA GPU here that MLX sees; its sums on a CPU are added in float32")
-    mx.set_default_device(mx.gpu)
-    rows = mx.ones((4096, 3), mx.bfloat16)
-    total = mx.vjp(
-        layer_gradients.linear,
-        [rows, mx.ones((3, 3), mx.bfloat16), mx.ones(3, mx.bfloat16)],
-        [rows],
-    )
-    found = np.array(total[1][2].astype(mx.float32)).tolist()
-    mx.set_default_device(mx.cpu)
+    with mx.stream(mx.gpu):
+        rows = mx.ones((4096, 3), mx.bfloat16)
+        total = mx.vjp(
+            layer_gradients.linear,
+            [rows, mx.ones((3, 3), mx.bfloat16), mx.ones(3, mx.bfloat16)],
+            [rows],
+        )
+        found = np.array(total[1][2].astype(mx.float32)).tolist()
     assert found == [4096.0] * 3
 
 
