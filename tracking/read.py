@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from measurement.errors import InputError
 from measurement.untrusted import shown
 from tracking import bulk, digest, names, stated
 from tracking.bulk import Found
-from tracking.store import reachable
+from tracking.store import away, reachable
 
 _log = logging.getLogger(__name__)
 # Of the samples of one trial: the longest of ours has some 100,000 rows.
@@ -150,9 +151,20 @@ def belonging(study: Study, rows: Iterable[Row]) -> list[Row]:
 
 
 def samples(run_id: str) -> dict[str, np.ndarray]:
-    """Every sample of one trial: series name -> float64 array (seconds, accuracies, losses)."""
+    """Every sample of one trial: series name -> float64 array (seconds, accuracies, losses). Raises
+    InputError where they are no table, or not where the store says."""
     with tempfile.TemporaryDirectory() as folder, reachable():
-        path = MlflowClient().download_artifacts(run_id, names.SAMPLES, folder)
+        client = MlflowClient()
+        try:
+            path = client.download_artifacts(run_id, names.SAMPLES, folder)
+        except MlflowException as error:
+            if away(error):
+                raise
+            raise InputError(
+                f"run '{run_id}' has no {names.SAMPLES} in {client.get_run(run_id).info.artifact_uri}; "
+                "expected its files where they were written: put that folder back there, or copy the "
+                "store with `mlflow run . -e publish`"
+            ) from None
         try:
             return series(Path(path))
         except InputError as error:

@@ -75,6 +75,25 @@ def test_samples_of_many_are_the_samples_of_each(store: MlflowClient, tmp_path: 
         np.testing.assert_equal(found[run_id], read.samples(run_id))
 
 
+def test_a_store_whose_files_lie_elsewhere_now_is_one_line(
+    store: MlflowClient, tmp_path: Path
+) -> None:
+    """As one that was brought home from a rented machine: it names its files by their whole path."""
+    experiment = store.create_experiment("files", artifact_location=(tmp_path / "a").as_uri())
+    path = tmp_path / names.SAMPLES
+    write.write_samples(path, {"epoch_seconds": [1.0]})
+    run_id = store.create_run(experiment).info.run_id
+    store.log_artifact(run_id, str(path))
+    (tmp_path / "a").rename(tmp_path / "home")
+    for get in (read.samples, lambda run_id: read.samples_of([run_id])):
+        with pytest.raises(
+            InputError, match=f"'{run_id}' has no {names.SAMPLES} in .*put that folder"
+        ):
+            get(run_id)
+    (tmp_path / "home").rename(tmp_path / "a")
+    assert read.samples(run_id)["epoch_seconds"].tolist() == [1.0]
+
+
 def test_what_a_rank_did_is_a_history_and_never_a_value_of_the_run(store: MlflowClient) -> None:
     first, second = (f"{number:032x}" for number in (0, 1))
     whole = read.trials(run_ids=[first])[0].metrics
