@@ -137,10 +137,17 @@ def asked_for(frameworks_option: str) -> list[str] | None:
     return found
 
 
-def twins_of(workload: str, asked: list[str] | None) -> tuple[list[str], list[str]]:
+def twins_of(
+    workload: str, asked: list[str] | None, dtype: str = "float32"
+) -> tuple[list[str], list[str]]:
     """(twins to trace, twins left out because their framework is not here). Those asked for are all
-    traced, and PyTorch's: an environment that is missing is made."""
-    twins = models.frameworks(workload)
+    traced, and PyTorch's: an environment that is missing is made. Not asked for, none that has no
+    TF32 is, where that is the dtype."""
+    twins = [
+        f
+        for f in models.frameworks(workload)
+        if asked is not None or dtype != "tf32" or frameworks.about(f).tf32
+    ]
     if asked is not None:
         return [f for f in twins if f in (*asked, REFERENCE)], []
     here = [f for f in twins if environment.ready(f)]
@@ -255,7 +262,7 @@ def main(workload: str, frameworks: str, ranks: str, dtype: str, **options: Any)
         click.echo(line)
 
     names = models.names() if workload == "all" else [workload]
-    chosen = {name: twins_of(name, asked) for name in names}
+    chosen = {name: twins_of(name, asked, dtype) for name in names}
     with terminal.progress(
         sum(len(twins) * len({1, *numbers}) for twins, _ in chosen.values()), "twins traced"
     ) as step:

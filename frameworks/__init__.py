@@ -32,6 +32,7 @@ class About:
     settings: tuple[str, ...] = ()
     cuda_extra: str = ""  # what brings CUDA's libraries into an environment of its own
     products: str = ""  # code of its own that multiplies, where no BLAS can take its place
+    tf32: bool = False  # whether it is asked to multiply in TF32 here
     # How its processes talk to each other; auto: NCCL on NVIDIA GPUs, else the first.
     backends: tuple[str, ...] = ()
 

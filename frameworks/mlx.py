@@ -24,7 +24,7 @@ from measurement.framework import NO_TF32, Alone, check_fit, factors
 from measurement.operations import Operations, tally
 
 # See frameworks.About.
-ABOUT = {"backends": ("ring", "mpi", "nccl", "jaccl")}
+ABOUT = {"backends": ("ring", "mpi", "nccl", "jaccl"), "tf32": True}
 _STREAM_THREADS: set[int] = set()
 _DTYPES = {
     "float32": mx.float32, "tf32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16,

@@ -23,7 +23,7 @@ from measurement.framework import NO_TF32, Alone, check_fit, factors
 from measurement.operations import Operations, tally
 
 # See frameworks.About.
-ABOUT = {"package": "torch", "backends": ("gloo", "nccl")}
+ABOUT = {"package": "torch", "backends": ("gloo", "nccl"), "tf32": True}
 _HOPPER_ATTENTION = [
     SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,

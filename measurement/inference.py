@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from measurement.audit import InferenceReceipt, completion
+from measurement.audit import IN_16_BITS, InferenceReceipt, completion
 from measurement.framework import Framework
 from measurement.ledger import answers, single_answers
 from measurement.memory import process_peak_bytes
@@ -106,6 +106,7 @@ def run(
         warmup_calls=plan.latency_warmup_calls,
         answers=read_back,
         single_answers=single_answers(single),
+        in_16_bits=framework.dtype in IN_16_BITS,
     )
     return Inference(
         first_call_seconds=first,

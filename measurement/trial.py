@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from measurement.audit import Receipt, completion, fingerprint
+from measurement.audit import IN_16_BITS, Receipt, completion, fingerprint
 from measurement.framework import Framework
 from measurement.ledger import Ledger, Order, answers, extra_seconds, single_answers
 from measurement.memory import process_peak_bytes
@@ -213,6 +213,7 @@ def run(
         initial=started,
         answers=answered.answers,
         single_answers=single_answers(answered.single),
+        in_16_bits=framework.dtype in IN_16_BITS,
     )
     if (receipt.items, receipt.steps) != (items * plan.epochs, steps):
         raise RuntimeError(f"the epochs ran {receipt.items} items in {receipt.steps} steps")

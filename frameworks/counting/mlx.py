@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -73,10 +74,27 @@ def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
             yield from _places(value)
 
 
+def _attention(
+    fused: Callable[..., mx.array],
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    *,
+    scale: float,
+    **options: Any,
+) -> mx.array:
+    """Attention as the products that it is made of, so that its gradient is too, whatever MLX has a
+    kernel for. A mask changes none of them. Queries that share a head stay with MLX's own."""
+    if queries.shape[1] != keys.shape[1]:
+        return fused(queries, keys, values, scale=scale, **options)
+    weights = mx.softmax((queries * scale) @ keys.swapaxes(-1, -2), axis=-1)
+    return weights @ values
+
+
 @contextmanager
 def _submitted() -> Iterator[list[Any]]:
     """Collects what is submitted meanwhile, which is not computed. Nor is anything compiled: the
-    graph is that of the function as it is written."""
+    graph is that of the function as it is written, without what is only there for CUDA's kernels."""
     results: list[Any] = []
 
     def collect(*values: Any) -> None:
@@ -91,6 +109,16 @@ def _submitted() -> Iterator[list[Any]]:
         (mx, "synchronize", lambda *_: None),
         (mx, "contiguous", itself),  # no arithmetic, and cannot be exported
         (mx.distributed, "all_sum", itself),  # the same
+        (
+            mx.cuda,
+            "is_available",
+            lambda: False,
+        ),  # our own gradients fill attention up to whole tiles
+        (
+            mx.fast,
+            "scaled_dot_product_attention",
+            partial(_attention, mx.fast.scaled_dot_product_attention),
+        ),
     ]
     usual = [(module, name, getattr(module, name)) for module, name, _ in instead]
     mx.disable_compile()
@@ -134,7 +162,7 @@ class _Graph:
         if name in _COUNTED:
             self._primitives += 1
             batched = name == "Matmul" and prod(shape[:-2]) > 1
-            dtype = "quantised" if name in _QUANTISED else self._dtype(inputs[0][2])
+            dtype = "quantised" if name in _QUANTISED else self._dtype(name, inputs[0][2])
             (self._batched if batched else self._counter).add(
                 dtype, self._flops(name, inputs, shape)
             )
@@ -170,6 +198,8 @@ class _Graph:
             return 0  # a sum, as a product with ones
         return 2 * prod(shape) * first[-1]
 
-    def _dtype(self, dtype: Any) -> str:
+    def _dtype(self, primitive: str, dtype: Any) -> str:
         name = str(dtype).removeprefix("mlx.core.")
+        if primitive == "FFT":  # no matrix unit computes it
+            return {"complex64": "float32"}.get(name, name)
         return "tf32" if name == "float32" and self._tf32 else name

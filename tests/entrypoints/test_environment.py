@@ -319,6 +319,7 @@ def test_verify_leaves_out_what_is_not_here_and_makes_what_is_asked_for(
     here = [name for name in models.frameworks(workload) if frameworks.available(name)]
     assert verify.twins_of(workload, None)[0] == here and NAME in verify.twins_of(workload, None)[1]
     assert verify.twins_of(workload, [NAME]) == (["pytorch", NAME], [])
+    assert set(verify.twins_of(workload, None, "tf32")[0]) == {"mlx", "pytorch"} & set(here)
     assert verify.asked_for("auto") is None
     assert verify.asked_for("tensorflow, mlx") == ["tensorflow", "mlx"]
     with pytest.raises(

@@ -17,6 +17,8 @@ import mlx.core as mx
 import numpy as np
 
 from entrypoints.session import Base
+from frameworks.counting import mlx as counting
+from models.layers import mlx as layers
 from models.layers.gradients import mlx as layer_gradients
 
 RNG = np.random.default_rng(0)
@@ -103,7 +105,9 @@ def test_a_twin_with_them_agrees_with_the_reference(workload, compiled, monkeypa
 @pytest.mark.parametrize("workload", ["transformer_lm", "deit_small"])
 def test_its_work_is_counted_as_without(workload, monkeypatch):
     plain = session(workload, "mlx", config_of(workload)).counted()
-    monkeypatch.setattr(layer_gradients, "here", lambda: True)
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(layer_gradients, "here", lambda: mx.cuda.is_available())
+    monkeypatch.setattr(layers, "_in_16_bits_on_cuda", lambda x: layer_gradients.here())
     assert session(workload, "mlx", config_of(workload)).counted() == plain
 
 
@@ -127,3 +131,36 @@ def test_on_a_gpu_mlx_compiles_every_call_of_a_twin_that_gains_by_it(workload, d
     }
     opened = Base(spec, framework=adapter)
     assert (opened.compiled, opened.compiled_inference) == compiled
+
+
+def test_what_is_there_for_cuda_alone_is_not_counted(monkeypatch):
+    """What fills attention up to whole tiles adds products that PyTorch's arm has not; and MLX exports no
+    function with a gradient of its own."""
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
+    seen = []
+
+    def call():
+        seen.append(mx.cuda.is_available())
+        mx.eval(mx.ones((4, 5)) @ mx.ones((5, 6)))
+
+    assert counting.count(call, {}, tf32=False).products == {"float32": 2 * 4 * 5 * 6}
+    assert seen and not any(seen) and mx.cuda.is_available()
+
+
+def test_attention_is_counted_as_its_products():
+    x = values(1, 2, 19, 8)
+
+    def loss(x):
+        return mx.fast.scaled_dot_product_attention(x, x, x, scale=0.5, mask="causal").sum()
+
+    found = counting.count(lambda: mx.eval(mx.grad(loss)(x)), {}, tf32=False)
+    one = 2 * 2 * 19 * 19 * 8
+    # Of the output nothing depends on the output itself here: one product less than the six.
+    assert found.products == {"float32": 5 * one}
+
+
+def test_a_transform_is_not_multiplied_in_tf32():
+    x = values(1, 64)
+    transform = counting.count(lambda: mx.eval(mx.abs(mx.fft.rfft(x))), {}, tf32=True)
+    product = counting.count(lambda: mx.eval(x @ x.T), {}, tf32=True)
+    assert list(transform.products) == ["float32"] and list(product.products) == ["tf32"]
