@@ -342,8 +342,8 @@ def completion(
     read_back()
     single, double, residue = [], [], []
     for _ in range(repetitions):
-        # Before either a step that is not timed: what a read-back took off the device (MLX's memory on
-        # CUDA is the host's too) comes back with the next step, 0.1 s of it for 0.7 GB.
+        # Before either a step that is not timed: with MLX on CUDA the call after a read-back of 0.7 GB took
+        # 0.1 s longer, perhaps because what was read has to come back (its memory is the host's too).
         timed_steps(1)
         single.append(timed_steps(steps))
         residue.append(left_over())
