@@ -96,6 +96,7 @@ def _submitted() -> Iterator[list[Any]]:
     """Collects what is submitted meanwhile, which is not computed. Nor is anything compiled: the
     graph is that of the function as it is written, without what is only there for CUDA's kernels."""
     results: list[Any] = []
+    fused = mx.fast.scaled_dot_product_attention
 
     def collect(*values: Any) -> None:
         results.extend(values)
@@ -109,16 +110,9 @@ def _submitted() -> Iterator[list[Any]]:
         (mx, "synchronize", lambda *_: None),
         (mx, "contiguous", itself),  # no arithmetic, and cannot be exported
         (mx.distributed, "all_sum", itself),  # the same
-        (
-            mx.cuda,
-            "is_available",
-            lambda: False,
-        ),  # our own gradients fill attention up to whole tiles
-        (
-            mx.fast,
-            "scaled_dot_product_attention",
-            partial(_attention, mx.fast.scaled_dot_product_attention),
-        ),
+        # Gradients that are there for CUDA alone fill attention up to whole tiles.
+        (mx.cuda, "is_available", lambda: False),
+        (mx.fast, "scaled_dot_product_attention", partial(_attention, fused)),
     ]
     usual = [(module, name, getattr(module, name)) for module, name, _ in instead]
     mx.disable_compile()
