@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -200,6 +200,18 @@ class Session(Base):
         """What else the last evaluation found, by metric."""
         return dict(self.config.details(self._scores, self.test_labels))
 
+    def _judge(self, answers: Mapping[int, np.ndarray]) -> float:
+        """See measurement.ledger.Judge; in the shapes of an evaluation, for which score is compiled."""
+        read, scores, labels = self.framework.read, [], []
+        for batch, given in answers.items():
+            inputs, known = self.test[batch]
+            asked = np.array(read(known))
+            given = given[: len(asked)]
+            asked[tuple(map(slice, given.shape))] = given
+            scores.append(read(self.score(inputs, self.framework.put(asked)))[: len(given)])
+            labels.append(asked[: len(given)])
+        return float(self.config.quality(np.concatenate(scores), np.concatenate(labels)))
+
     def _items(self) -> int:
         portions = self.data.portions
         return len(self.data.train["labels"]) if portions is None else portions.items
@@ -231,6 +243,7 @@ class Session(Base):
             epoch_steps=-(-self._items() // self.config.batch_size),
             test_items=len(items),
             flops_per_item=self.config.train_flops_per_item(),
+            judge=self._judge,
             rows=framework.read,
             ledger=self.ledger,
         )

@@ -46,7 +46,6 @@ KINK_TOLERANCE = 1e-3
 # Below this share of the largest gradient of all, an array's own gradient is not its scale: what
 # is left there is what rounding left of cancelling terms.
 GRADIENT_FLOOR = 1e-6
-IN_16_BITS = ("bfloat16", "float16")
 NO_OPTIMISER = "none"  # of work that learns nothing
 COMPLETION_BOUNDS = (1.6, 2.5)
 RESIDUE_BOUND = 0.5
@@ -59,7 +58,8 @@ class Receipt:
     """What one training did: counts are exact, weight_change_norm and check_value are the
     fingerprints of learning. initial: of the weights as they were read from the device before the
     first epoch; order: of the items of each step; answers, single_answers: what the timed inference
-    put out, see measurement.ledger; in_16_bits: whether it was computed so."""
+    put out, see measurement.ledger; answer_quality, single_answer_quality: in 16 bits, the quality
+    that an evaluation would find, were they the labels."""
 
     items: int
     steps: int
@@ -74,7 +74,8 @@ class Receipt:
     initial: list[float]
     answers: list[float]
     single_answers: list[float]
-    in_16_bits: bool = False
+    answer_quality: float | None = None
+    single_answer_quality: float | None = None
     kind: str = "train"
 
 
@@ -90,7 +91,8 @@ class InferenceReceipt:
     warmup_calls: int
     answers: list[float]
     single_answers: list[float]
-    in_16_bits: bool = False
+    answer_quality: float | None = None
+    single_answer_quality: float | None = None
     kind: str = "infer"
 
 
@@ -151,9 +153,10 @@ class _Fields:
 
 # Weights are copied, so equal but for their rounding to 16 bits. Answers may be the numbers of classes,
 # where a rounding turns a few of them: half of them elsewhere would be 0.7 apart, one for all 1. In 16
-# bits a language model before its training has words by the thousands that are as likely: sound twins
-# were 0.001 to 0.09 apart on an H200, and 0.47 with one seed of six.
-_INITIAL, _ANSWERS, _ANSWERS_IN_16_BITS = 1e-6, 0.3, 0.65
+# bits a language model before its training has words by the thousands that are as likely, and sound
+# twins were 0.47 apart with one seed of six: there others are as good, if they are as likely.
+_INITIAL, _ANSWERS = 1e-6, 0.3
+_QUALITIES = {"answers": "answer_quality", "single_answers": "single_answer_quality"}
 _RECEIPTS: dict[str, _Fields] = {
     "train": _Fields(
         (
@@ -209,15 +212,14 @@ def receipt_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None)
             return None
         return f"the receipts differ in {name}: {a.get(name)} against {b.get(name)}"
 
-    def apart(name: str, most: float) -> float:
-        coarse = a.get("in_16_bits") is True and b.get("in_16_bits") is True
-        return _ANSWERS_IN_16_BITS if coarse and name != "initial" else most
+    def alike(name: str, most: float) -> bool:
+        return _alike(a.get(name), b.get(name), most) or _as_good(name, a, b)
 
     checks = [
         *(differ(n, isinstance(a.get(n), int) and a.get(n) == b.get(n)) for n in fields.whole),
         *(differ(n, _close(a.get(n), b.get(n), RECEIPT_TOLERANCE)) for n in fields.close),
         *(differ(n, isinstance(a.get(n), str) and a.get(n) == b.get(n)) for n in fields.texts),
-        *(differ(n, _alike(a.get(n), b.get(n), apart(n, most))) for n, most in fields.vectors),
+        *(differ(n, alike(n, most)) for n, most in fields.vectors),
     ]
     if found := next((said for said in checks if said), None):
         return found
@@ -236,6 +238,14 @@ def _alike(a: Any, b: Any, tolerance: float) -> bool:
         return False
     scale = max(abs(a[-2]), abs(b[-2]))
     return all(abs(x - y) <= tolerance * scale for x, y in zip(a[-2:], b[-2:], strict=True))
+
+
+def _as_good(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two receipts have as many answers, and each model holds its own for as good."""
+    x, y = a.get(name), b.get(name)
+    if not (name in _QUALITIES and isinstance(x, list) and isinstance(y, list) and x[:1] == y[:1]):
+        return False
+    return _close(a.get(_QUALITIES[name]), b.get(_QUALITIES[name]), RECEIPT_TOLERANCE)
 
 
 _PIECE = 65_536  # elements at a time

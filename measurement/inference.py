@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from measurement.audit import IN_16_BITS, InferenceReceipt, completion
+from measurement.audit import InferenceReceipt, completion
 from measurement.framework import Framework
-from measurement.ledger import answers, single_answers
+from measurement.ledger import put_out, single_put_out
 from measurement.memory import process_peak_bytes
 from measurement.phases import (
     Clock,
@@ -82,9 +82,9 @@ def run(
     )
     report("timed", {"seconds": sum(batched) * (1 + 1 / len(batched))})  # one goes before them
     cpu = time.process_time() - cpu
-    read_back = answers(whole, framework)
-    del whole
     report("trained", {})
+    said = put_out(whole, framework, work.judge)
+    del whole
     check_clock(clock, report)
     report("latency", {})
     one_item, single = latency(
@@ -104,9 +104,8 @@ def run(
         latency_calls=len(one_item),
         check_value=quality,
         warmup_calls=plan.latency_warmup_calls,
-        answers=read_back,
-        single_answers=single_answers(single),
-        in_16_bits=framework.dtype in IN_16_BITS,
+        **said,
+        **single_put_out(single, framework, work.judge),
     )
     return Inference(
         first_call_seconds=first,

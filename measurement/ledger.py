@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,10 @@ import numpy as np
 from measurement.audit import fingerprint
 from measurement.framework import Framework
 
+# {batch of the test set, -1 the last one: answers to its first items} -> the quality (accuracy,
+# perplexity) that an evaluation would find, were the answers its labels.
+Judge = Callable[[Mapping[int, np.ndarray]], float]
+_IN_16_BITS = ("bfloat16", "float16")
 _LEFT_SECONDS = 0.005
 _MOST_VALUES = 1_000_000  # of one output that are read back
 
@@ -93,11 +97,31 @@ def extra_seconds(call: Callable[[], Any], clock: Callable[[], float]) -> float:
     return max(0.0, times[0] - times[1])
 
 
+def put_out(outputs: Any, framework: Framework, judge: Judge | None) -> dict[str, Any]:
+    """Of a receipt: what the last timed pass put out; in 16 bits, where an answer may be one of many
+    that are as likely, also how good the model holds it for."""
+    found = {"answers": answers(outputs, framework)}
+    if judge is None or framework.dtype not in _IN_16_BITS or not found["answers"]:
+        return found
+    batches = _batches(outputs)
+    read = {place: np.asarray(framework.read(batches[place])) for place in (0, -1)}
+    return found | {"answer_quality": judge(read)}
+
+
+def single_put_out(singles: list[Any], framework: Framework, judge: Judge | None) -> dict[str, Any]:
+    """The same of what single-item calls answered, NumPy arrays."""
+    found = {"single_answers": single_answers(singles)}
+    if judge is None or framework.dtype not in _IN_16_BITS or not found["single_answers"]:
+        return found
+    read = np.concatenate([np.asarray(next(_leaves(one))) for one in singles])
+    return found | {"single_answer_quality": judge({0: read})}
+
+
 def answers(outputs: Any, framework: Framework) -> list[float]:
     """[rows, norm, projection] of what a timed pass put out, read back after its clock has stopped:
     rows counts the first axis of every batch's first array, the others are the fingerprint of the
     first and of the last batch. [] where nothing was put out."""
-    batches = [leaves[0] for output in _listed(outputs) if (leaves := list(_leaves(output)))]
+    batches = _batches(outputs)
     if not batches:
         return []
     read = {
@@ -107,6 +131,11 @@ def answers(outputs: Any, framework: Framework) -> list[float]:
     shapes: list[tuple[int, ...]] = [getattr(array, "shape", ()) for array in batches]
     rows = sum(int(shape[0]) if len(shape) else 1 for shape in shapes)
     return [float(rows), *fingerprint(read)]
+
+
+def _batches(outputs: Any) -> list[Any]:
+    """The first array of every batch."""
+    return [leaves[0] for output in _listed(outputs) if (leaves := list(_leaves(output)))]
 
 
 def single_answers(outputs: list[Any]) -> list[float]:

@@ -1,7 +1,8 @@
 """One trial: the same phases, in the same order, around any step of any framework.
 
-    first step | warm-up | reset | epoch, evaluation, epoch, evaluation ... | completion audit |
-    waited steps | single-item latency | batched inference | matmul ceiling | energy window
+    first step | warm-up | reset | evaluation | epoch, evaluation, epoch, evaluation ... |
+    completion audit | waited steps | single-item latency | batched inference | matmul ceiling |
+    energy window
 
 Of several ranks each runs this, and waits for the others before every clock; between the waited
 steps each also adds up as many bytes with the others as a step does. What it decides by a time, all
@@ -22,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from measurement.audit import IN_16_BITS, Receipt, completion, fingerprint
+from measurement.audit import Receipt, completion, fingerprint
 from measurement.framework import Framework
-from measurement.ledger import Ledger, Order, answers, extra_seconds, single_answers
+from measurement.ledger import Judge, Ledger, Order, extra_seconds, put_out, single_put_out
 from measurement.memory import process_peak_bytes
 from measurement.phases import (
     Clock,
@@ -74,7 +75,7 @@ class Work:
     evaluation found, by metric; predict_one(i) takes test item i from NumPy and returns NumPy;
     predict_all() submits one pass over the resident test set and returns its output, and
     predict_batch[size]() one batch. reduce() adds up `reduce_bytes` over the ranks, as many as a step
-    does; None for one process. rows(batch) gives the numbers of the items that a step is given, back
+    does; None for one process. judge: see measurement.ledger. rows(batch) gives the numbers of the items that a step is given, back
     from the device. ledger: counts what the session is asked for. save(epochs, history) keeps what a training has come to after so many
     epochs, restore() puts it back and returns the history; None where there is nothing to go on from.
     """
@@ -98,6 +99,7 @@ class Work:
     reduce_bytes: int = 0
     save: Callable[[int, History], None] | None = None
     restore: Callable[[], History | None] = lambda: None
+    judge: Judge | None = None
     rows: Callable[[Any], np.ndarray] = lambda batch: np.zeros(0, np.int64)
     ledger: Ledger = field(default_factory=Ledger)
 
@@ -163,9 +165,11 @@ def run(
     last = first_epoch[-1][0]
     warmup = [batch for batch, _ in first_epoch[1 : plan.warmup_steps]] + [last, last]
     warmup_seconds = timed(warmup)[0]
-    work.evaluate()
     work.reset()
     warmup_calls, started = 1 + len(warmup), fingerprint(work.read_parameters())
+    # Every epoch begins after an evaluation, the first one too: with MLX on CUDA a step after its
+    # weights were read back takes 0.1 s longer, until the device has them again.
+    work.evaluate()
     report("warm", {"first_step_seconds": first, "warmup_seconds": warmup_seconds})
 
     history = work.restore()
@@ -211,9 +215,8 @@ def run(
         warmup_calls=warmup_calls,
         order=epochs.pop("order"),
         initial=started,
-        answers=answered.answers,
-        single_answers=single_answers(answered.single),
-        in_16_bits=framework.dtype in IN_16_BITS,
+        kind="train",
+        **answered.put_out,
     )
     if (receipt.items, receipt.steps) != (items * plan.epochs, steps):
         raise RuntimeError(f"the epochs ran {receipt.items} items in {receipt.steps} steps")
@@ -295,14 +298,13 @@ def _waited_steps(
 
 @dataclass(frozen=True)
 class _Answered:
-    """Seconds of single items, of passes over the test set, and of batches by their size; what the
-    last pass put out, read back, and the answers of single items."""
+    """Seconds of single items, of passes over the test set, and of batches by their size; put_out:
+    see measurement.ledger."""
 
     latency_seconds: list[float] = field(default_factory=list)
     inference_seconds: list[float] = field(default_factory=list)
     batch_seconds: dict[str, list[float]] = field(default_factory=dict)
-    answers: list[float] = field(default_factory=list)
-    single: list[Any] = field(default_factory=list)
+    put_out: dict[str, Any] = field(default_factory=lambda: {"answers": [], "single_answers": []})
 
 
 def _inference(
@@ -322,10 +324,11 @@ def _inference(
     report("inference", {})
     seconds = plan.inference_seconds
     passed, whole = passes(work.predict_all, framework, seconds, clock, plan.slowdown)
-    read_back = answers(whole, framework)
+    said = put_out(whole, framework, work.judge)
     del whole
+    said |= single_put_out(single, framework, work.judge)
     batched = throughput(work.predict_batch, framework, seconds, clock, plan.slowdown)
-    return _Answered(one_item, passed, batched, read_back, single)
+    return _Answered(one_item, passed, batched, said)
 
 
 def _epochs(

@@ -57,20 +57,28 @@ def test_a_receipt_with_a_gap_or_a_nonsense_value_is_refused(field, value):
         assert said is not None and field in said and "\n" not in said
 
 
-@pytest.mark.parametrize("field", ["answers", "single_answers"])
-def test_in_16_bits_words_that_are_as_likely_as_others_may_be_others(field):
+@pytest.mark.parametrize(
+    ("field", "quality"),
+    [("answers", "answer_quality"), ("single_answers", "single_answer_quality")],
+)
+def test_other_answers_pass_where_each_model_holds_its_own_for_as_good(field, quality):
     """0.47 of the norm apart: two sound language models before training, with 10,000 words."""
     given = {**RECEIPT, field: [100.0, 1539532.5, 1765395.0]}
     other = {**RECEIPT, field: [100.0, 1530158.0, 1042754.0]}
-    for both, equal in ((True, True), (False, False)):
-        a, b = {**given, "in_16_bits": both}, {**other, "in_16_bits": True}
+    for own, its, equal in (
+        (1421.5, 1421.7, True),
+        (1421.5, 1934.3, False),  # half of them elsewhere
+        (1421.5, None, False),
+        (None, None, False),
+        (math.nan, math.nan, False),
+    ):
+        a, b = {**given, quality: own}, {**other, quality: its}
         assert (receipt_difference(a, b) is None) == equal
-    all_alike = {**other, field: [100.0, 1530158.0, 100000.0], "in_16_bits": True}
-    assert field in (receipt_difference({**given, "in_16_bits": True}, all_alike) or "")
-    elsewhere = {**given, "initial": [1.0, 0.4]}
-    assert receipt_difference(
-        {**elsewhere, "in_16_bits": True}, {**elsewhere, "initial": [1.0, 0.2], "in_16_bits": True}
-    )
+        assert equal or field in (receipt_difference(b, a) or "")
+    fewer = {**other, field: [99.0, *other[field][1:]], quality: 1421.5}
+    assert field in (receipt_difference({**given, quality: 1421.5}, fewer) or "")
+    elsewhere = [{**RECEIPT, "initial": [1.0, place], quality: 1421.5} for place in (0.4, 0.2)]
+    assert receipt_difference(*elsewhere)
 
 
 def test_completion_is_not_misled_by_what_a_read_back_took_off_the_device():

@@ -63,7 +63,7 @@ def test_phases_come_in_the_documented_order(honest):
 def test_parameters_are_reset_after_the_warm_up_and_before_the_first_epoch(honest):
     log = honest[0].log
     warm = log.index("report warm")
-    assert log[warm - 2 : warm] == ["reset", "read parameters"]
+    assert log[warm - 3 : warm] == ["reset", "read parameters", "evaluate"]
     assert "step" not in between(log, "report warm", "report epoch_begin")
     trained = honest[1].parameters["w"]
     assert trained[0] == 9  # three epochs of three steps, none of the warm-up's
