@@ -62,6 +62,10 @@ def test_steps_in_a_row_are_waited_for_at_the_end_alone():
 PROFILES = sorted((ROOT / "results/h200-profiles").glob("*.json"))
 
 
+def test_there_are_recorded_profiles():
+    assert PROFILES
+
+
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_a_recorded_profile_reads_as_a_table(path):
     for found in json.loads(path.read_text())["results"]:
