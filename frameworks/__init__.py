@@ -130,6 +130,11 @@ def _module(name: str, part: str, device: str, dtype: str) -> Any:
     try:
         return importlib.import_module(f"frameworks.{part}")
     except ImportError as error:  # such as MLX's Linux wheel without its backend
+        if "libcuda.so" in str(error):  # comes with the driver, not with a package
+            install = (
+                "this build of it needs NVIDIA's driver: install that, or"
+                f" {requirements(name)} into an environment of its own"
+            )
         raise InputError(f"framework '{name}' cannot be imported ({error}); {install}") from None
 
 

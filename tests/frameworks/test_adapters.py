@@ -70,6 +70,21 @@ def test_a_gpu_that_is_not_there_is_one_line_with_the_remedy(name):
 
 
 @pytest.mark.parametrize(
+    ("missing", "advice"),
+    [("libcuda.so.1", "needs NVIDIA's driver"), ("libmlx.so", "run 'pip install -r ")],
+)
+def test_a_library_that_is_missing_is_one_line_with_what_to_do(name, missing, advice, monkeypatch):
+    def fail(module):
+        raise ImportError(f"{missing}: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(frameworks.importlib, "import_module", fail)
+    with pytest.raises(InputError) as raised:
+        frameworks.load(name)
+    assert f"'{name}' cannot be imported ({missing}" in str(raised.value)
+    assert advice in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("setting", "value"),
     [("device", "tpu"), ("device", ""), ("dtype", "float8"), ("dtype", "double")],
 )

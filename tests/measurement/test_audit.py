@@ -67,6 +67,7 @@ def test_other_answers_pass_where_each_model_holds_its_own_for_as_good(field, qu
     other = {**RECEIPT, field: [100.0, 1530158.0, 1042754.0]}
     for own, its, equal in (
         (1421.5, 1421.7, True),
+        (1421.5, 1465.0, False),
         (1421.5, 1934.3, False),  # half of them elsewhere
         (1421.5, None, False),
         (None, None, False),
