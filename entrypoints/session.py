@@ -51,10 +51,11 @@ class Base:
         self.spec = spec
         self.module = models.load(spec["workload"], "config")
         self.config = self.module.Config(**spec["sizes"])
-        self.twin = twin or models.load(spec["workload"], spec["framework"])
+        # First the framework: it says in a line what a machine lacks, of which a twin's import dies.
         self.framework: Framework = framework or frameworks.load(
             spec["framework"], spec["device"], spec["dtype"], spec["threads"]
         )
+        self.twin = twin or models.load(spec["workload"], spec["framework"])
         self.ledger = Ledger()
         self.graphs = self._records_graphs(spec["compile"])
         self.compiled, self.compiled_inference = self._compile_modes(spec["compile"])

@@ -29,6 +29,7 @@ from twins import (
 import frameworks
 import models
 from measurement.audit import first_difference, parity_difference
+from measurement.errors import InputError
 from models.parameters import draw
 
 # --- outlines
@@ -270,3 +271,22 @@ def test_the_configuration_lists_the_parameters_of_the_twins():
             model = models.load(workload, name).Model(config)
             read = frameworks.load(name, "cpu").read_parameters(model)
             assert {key: value.shape for key, value in read.items()} == shapes
+
+
+def test_what_a_framework_lacks_is_said_before_its_twin_is_imported(monkeypatch):
+    """MLX for CUDA without a driver: the twin's own import would end in a traceback."""
+
+    def refuse(*_: object) -> None:
+        raise InputError("no driver")
+
+    real = models.load
+
+    def load(workload: str, part: str) -> object:
+        assert part != "mlx", "the twin was imported first"
+        return real(workload, part)
+
+    config = config_of("mnist")
+    monkeypatch.setattr(frameworks, "load", refuse)
+    monkeypatch.setattr(models, "load", load)
+    with pytest.raises(InputError, match="no driver"):
+        session("mnist", "mlx", config)
