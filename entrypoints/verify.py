@@ -7,6 +7,7 @@ differs ends it with exit code 1.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ from measurement.audit import (
     UPDATE_TOLERANCES,
     first_difference,
     gradient_difference,
+    largest_difference,
+    largest_gradient,
+    largest_update,
     update_difference,
 )
 from measurement.errors import InputError
@@ -47,6 +51,7 @@ from tracking import write
 
 REFERENCE = "pytorch"
 Difference = Callable[[dict[str, Any], dict[str, Any]], str | None]
+Largest = Callable[[dict[str, Any], dict[str, Any]], float]
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Check:
     what: str
     tolerance: float
     difference: str | None
+    largest: float | None = None  # what was compared with the tolerance, where that is one number
 
 
 def compare(
@@ -69,8 +75,11 @@ def compare(
     does = models.load(workload, "config").KIND
     checks: list[Check] = []
 
-    def add(what: str, tolerance: float, difference: str | None) -> None:
-        checks.append(Check(workload, framework, what, tolerance, difference))
+    def add(
+        what: str, tolerance: float, difference: str | None, largest: float | None = None
+    ) -> None:
+        said = largest if largest is not None and math.isfinite(largest) else None
+        checks.append(Check(workload, framework, what, tolerance, difference, said))
 
     count = (
         None
@@ -78,12 +87,13 @@ def compare(
         else f"{a['parameters']} against {b['parameters']}"
     )
     add("parameter count", 0.0, count)
-    compared: list[tuple[str, str, float, Difference]] = [
+    compared: list[tuple[str, str, float, Difference, Largest]] = [
         (
             "outputs",
             "every product of a loop" if does == "switch" else "output of every layer",
             outputs,
             lambda x, y: first_difference(x, y, outputs),
+            largest_difference,
         )
     ]
     trained = a["optimiser"] != NO_OPTIMISER
@@ -96,17 +106,20 @@ def compare(
                 "every gradient",
                 gradients,
                 lambda x, y: gradient_difference(x, y, dtype),
+                lambda x, y: largest_gradient(x, y, dtype),
             ),
             (
                 "updates",
                 f"every parameter's update after {steps} steps",
                 UPDATE_TOLERANCES[optimiser][dtype],
                 lambda x, y: update_difference(x, y, optimiser, dtype),
+                lambda x, y: largest_update(x, y, optimiser, dtype),
             ),
         ]
-    for kind, what, tolerance, difference in compared:
+    for kind, what, tolerance, difference, largest in compared:
         with np.load(ours / f"{kind}.npz") as x, np.load(reference / f"{kind}.npz") as y:
-            add(what, tolerance, difference(dict(y), dict(x)))
+            arrays = dict(y), dict(x)
+            add(what, tolerance, difference(*arrays), largest(*arrays))
     ours_losses, reference_losses = (
         {f"loss {i}": np.float64(value) for i, value in enumerate(e["losses"])} for e in (a, b)
     )
@@ -115,7 +128,8 @@ def compare(
         "generate": "the losses of ten given tokens, with the cache",
         "switch": "the mean of every matrix after each of ten loops",
     }[does]
-    add(what, losses, first_difference(reference_losses, ours_losses, losses))
+    both = reference_losses, ours_losses
+    add(what, losses, first_difference(*both, losses), largest_difference(*both))
     counted = {
         "train": "counted products of a step and of answers, and stored elements by dtype",
         "generate": "counted products of a prompt and of a token, and stored elements by dtype",
@@ -297,7 +311,9 @@ def _told(checks: list[Check], say: Callable[[str], None]) -> bool:
         verdict = "FAILED" if check.difference else "equal "
         say(
             f"{verdict}  {check.workload}: {check.framework} against {REFERENCE}, {check.what} "
-            f"(relative tolerance {check.tolerance:.0e})"
+            f"(relative tolerance {check.tolerance:.0e}"
+            + ("" if check.largest is None else f", largest {check.largest:.1e}")
+            + ")"
             + (f": {check.difference}" if check.difference else "")
         )
     return any(check.difference is not None for check in checks)

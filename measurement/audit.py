@@ -376,13 +376,7 @@ def first_difference(
 ) -> str | None:
     """The first array, in `a`'s order, that differs by more than `tolerance` times its largest
     magnitude, or `floor` times the largest of all arrays where that is more; None when all agree."""
-    least = floor * max((float(np.max(np.abs(x), initial=0.0)) for x in a.values()), default=0.0)
-
-    def error(x: np.ndarray, y: np.ndarray) -> float:
-        scale = max(np.max(np.abs(x), initial=0.0), np.max(np.abs(y), initial=0.0), least, 1e-30)
-        return float(np.max(np.abs(x - y), initial=0.0) / scale)
-
-    return _first(a, b, tolerance, error, "of its largest value")
+    return _first(a, b, tolerance, _by_element(a, floor), "of its largest value")
 
 
 def first_distance(
@@ -391,13 +385,30 @@ def first_distance(
     """The first array whose Euclidean distance is more than `tolerance` times its norm, or `floor`
     times the norm of all where that is more; None when all agree. For updates: single elements may
     be rounding alone, see UPDATE_TOLERANCES."""
-    whole = math.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in a.values()))
+    return _first(a, b, tolerance, _by_norm(a, floor), "of its norm")
 
-    def error(x: np.ndarray, y: np.ndarray) -> float:
-        scale = max(float(np.linalg.norm(x)), float(np.linalg.norm(y)), floor * whole, 1e-30)
-        return float(np.linalg.norm(x - y)) / scale
 
-    return _first(a, b, tolerance, error, "of its norm")
+def largest_difference(a: Mapping[str, Any], b: Mapping[str, Any], floor: float = 0.0) -> float:
+    """Of all arrays, what `first_difference` compares with its tolerance; NaN where they do not fit."""
+    return _largest(a, b, _by_element(a, floor))
+
+
+def largest_distance(a: Mapping[str, Any], b: Mapping[str, Any], floor: float = 1e-3) -> float:
+    """Of all arrays, what `first_distance` compares with its tolerance; NaN where they do not fit."""
+    return _largest(a, b, _by_norm(a, floor))
+
+
+def largest_gradient(a: Mapping[str, Any], b: Mapping[str, Any], dtype: str) -> float:
+    """What `gradient_difference` compares: by element, or by norm where that is what it decides by."""
+    found = largest_difference(a, b, GRADIENT_FLOOR) if dtype == "float32" else math.inf
+    if found <= TOLERANCES[dtype][1]:
+        return found
+    return largest_distance(a, b, GRADIENT_FLOOR if dtype == "float32" else 1e-3)
+
+
+def largest_update(a: Mapping[str, Any], b: Mapping[str, Any], optimiser: str, dtype: str) -> float:
+    """What `update_difference` compares."""
+    return largest_distance(a, b, _update_floor(optimiser, dtype))
 
 
 def gradient_difference(a: Mapping[str, Any], b: Mapping[str, Any], dtype: str) -> str | None:
@@ -415,17 +426,52 @@ def gradient_difference(a: Mapping[str, Any], b: Mapping[str, Any], dtype: str) 
 def update_difference(
     a: Mapping[str, Any], b: Mapping[str, Any], optimiser: str, dtype: str
 ) -> str | None:
-    """The first parameter whose update differs; None when all agree. In 16 bits AdamW makes a whole
-    array of rounding, a key's bias, as long as any other array of its size."""
-    floor = 0.1 if optimiser.startswith("adamw") and dtype != "float32" else 1e-3
+    """The first parameter whose update differs; None when all agree."""
+    floor = _update_floor(optimiser, dtype)
     return first_distance(a, b, UPDATE_TOLERANCES[optimiser][dtype], floor)
+
+
+def _update_floor(optimiser: str, dtype: str) -> float:
+    """In 16 bits AdamW makes a whole array of rounding, a key's bias, as long as any other of its size."""
+    return 0.1 if optimiser.startswith("adamw") and dtype != "float32" else 1e-3
+
+
+_Error = Callable[[np.ndarray, np.ndarray], float]
+
+
+def _by_element(a: Mapping[str, Any], floor: float) -> _Error:
+    least = floor * max((float(np.max(np.abs(x), initial=0.0)) for x in a.values()), default=0.0)
+
+    def error(x: np.ndarray, y: np.ndarray) -> float:
+        scale = max(np.max(np.abs(x), initial=0.0), np.max(np.abs(y), initial=0.0), least, 1e-30)
+        return float(np.max(np.abs(x - y), initial=0.0) / scale)
+
+    return error
+
+
+def _by_norm(a: Mapping[str, Any], floor: float) -> _Error:
+    whole = math.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in a.values()))
+
+    def error(x: np.ndarray, y: np.ndarray) -> float:
+        scale = max(float(np.linalg.norm(x)), float(np.linalg.norm(y)), floor * whole, 1e-30)
+        return float(np.linalg.norm(x - y)) / scale
+
+    return error
+
+
+def _largest(a: Mapping[str, Any], b: Mapping[str, Any], error: _Error) -> float:
+    if set(a) != set(b) or any(np.shape(a[name]) != np.shape(b[name]) for name in a):
+        return math.nan
+    with np.errstate(invalid="ignore"):
+        found = [error(*(np.asarray(e[name], np.float64) for e in (a, b))) for name in a]
+    return float(np.max(found, initial=0.0))  # NaN where one is
 
 
 def _first(
     a: Mapping[str, Any],
     b: Mapping[str, Any],
     tolerance: float,
-    error: Callable[[np.ndarray, np.ndarray], float],
+    error: _Error,
     unit: str,
 ) -> str | None:
     for name in a:

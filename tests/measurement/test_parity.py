@@ -20,6 +20,10 @@ from measurement.audit import (
     first_difference,
     first_distance,
     gradient_difference,
+    largest_difference,
+    largest_distance,
+    largest_gradient,
+    largest_update,
     parity_difference,
 )
 from measurement.evidence import Evidence, work_digest
@@ -274,3 +278,35 @@ def test_a_gradient_may_be_off_where_a_relu_turned_and_not_as_a_whole():
     assert "w differs" in (gradient_difference(a, {**a, "w": scaled}, "float32") or "")
     assert gradient_difference(a, {**a, "w": scaled}, "bfloat16") is None
     assert "w differs" in (gradient_difference(a, {**a, "w": 2 * a["w"]}, "bfloat16") or "")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16"])
+def test_the_largest_is_what_the_tolerance_is_for(dtype):
+    rng = np.random.default_rng(0)
+    a = {name: rng.normal(size=(20, 30)).astype(np.float32) for name in "uvw"}
+    b = {**a, "v": a["v"] * (1 + 1e-6), "w": a["w"] * (1 + 1e-5)}
+    allowed = TOLERANCES[dtype][1]
+    for found, difference in (
+        (largest_difference(a, b), lambda most: first_difference(a, b, most)),
+        (largest_distance(a, b), lambda most: first_distance(a, b, most)),
+    ):
+        assert found == pytest.approx(1e-5, rel=0.02)
+        assert difference(found) is None and difference(found * 0.999) is not None
+    assert largest_gradient(a, b, dtype) == pytest.approx(1e-5, rel=0.02)
+    assert largest_update(a, b, "adamw", dtype) == pytest.approx(1e-5, rel=0.02)
+    turned = a["w"].copy()
+    turned[0, 0] += 5 * allowed * np.abs(turned).max()
+    by_norm = largest_distance(a, {**a, "w": turned}, GRADIENT_FLOOR)
+    assert largest_gradient(a, {**a, "w": turned}, dtype) == pytest.approx(by_norm)
+
+
+@pytest.mark.parametrize(
+    "b", [{}, {"x": np.zeros(3)}, {"x": np.full(2, np.nan)}, {"x": np.ones(2), "y": np.ones(2)}]
+)
+def test_the_largest_of_what_does_not_fit_is_no_number(b):
+    assert np.isnan(largest_difference({"x": np.ones(2)}, b))
+    assert np.isnan(largest_distance({"x": np.ones(2)}, b))
+
+
+def test_the_largest_of_nothing_is_zero():
+    assert largest_difference({}, {}) == largest_distance({}, {}) == 0
