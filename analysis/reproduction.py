@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from analysis.flags import MINIMUM_PAIRS
-from measurement import audit
+from measurement import audit, comparison
 
 SAME_WEIGHTS, SAME_RESULTS = "same weights bit for bit", "same results bit for bit"
 WITHIN, DIFFERENT = "same within tolerance", "different"
@@ -138,11 +138,11 @@ def _equal(a: Any, b: Any) -> bool:
 def _tolerance(name: str, run: Ran) -> str:
     dtype = (run.parity or {}).get("dtype", "float32")
     optimiser = (run.parity or {}).get("optimiser", "sgd")
-    outputs, gradients, losses = audit.TOLERANCES[dtype]
+    outputs, gradients, losses = comparison.TOLERANCES[dtype]
     share = audit.RECEIPT_TOLERANCE
     return {
         "evidence of ten steps": f"outputs {outputs:g}, gradients {gradients:g}, losses {losses:g}, "
-        f"updates {audit.UPDATE_TOLERANCES.get(optimiser, {}).get(dtype, 0):g}",
+        f"updates {comparison.UPDATE_TOLERANCES.get(optimiser, {}).get(dtype, 0):g}",
         "work receipt": f"counts equal, weight change and last loss {share:g}",
         "losses": f"each {share:g} of itself",
         "weights": f"{share:g} of the norm of their change",
@@ -177,7 +177,7 @@ def _changes(a: Ran, b: Ran, initial: Arrays | None) -> list[tuple[str, float, f
 
 def _weights_apart(a: Ran, b: Ran, initial: Arrays | None) -> str | None:
     """All weights as one vector: under AdamW the change of an array may be rounding alone, see
-    measurement.audit, and weigh nothing in the whole."""
+    measurement.comparison, and weigh nothing in the whole."""
     if not a.learns:
         return "not compared: nothing is learnt"
     changes = _changes(a, b, initial)

@@ -11,7 +11,7 @@ and loss are the frameworks' own (AdamW fused in PyTorch, with bias correction i
 
 Both run in the same ranks of one job of torchrun or mlx.launch. Before anything is timed, ten steps
 from the same weights on the same batches must have our losses on every rank and end in our weights,
-within measurement.audit's tolerances. A sample is the seconds of a step: of the slowest rank, median of
+within measurement.comparison's tolerances. A sample is the seconds of a step: of the slowest rank, median of
 some bursts of steps, every step with its loss computed, from the row numbers of a rank's part. Only
 batches that the ranks can share evenly are used: the peers' loops do not weigh uneven ones.
 """

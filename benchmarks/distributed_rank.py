@@ -15,7 +15,7 @@ import numpy as np
 
 from entrypoints import rank
 from entrypoints.session import Session
-from measurement import audit, job, schedule
+from measurement import audit, comparison, job, schedule
 from measurement.evidence import PROBE_STEPS
 
 BURSTS = 5  # of a sample, whose median it is; all ranks wait for each other before each of them
@@ -101,11 +101,11 @@ def _difference(session: Session, ours: Any, theirs: Any) -> tuple[str | None, f
     """(what is not equal work or None, the largest relative difference of losses)."""
     dtype = session.framework.dtype
     worst = max(abs(a - b) / abs(a) for a, b in zip(ours[0], theirs[0], strict=True))
-    if not worst <= audit.TOLERANCES[dtype][2]:
+    if not worst <= comparison.TOLERANCES[dtype][2]:
         return f"the losses of the first steps differ by {worst:.2g} of ours", worst
     # As a trial's evidence is compared: at a CPU's size single rows of an embedding under AdamW, whose
     # gradients are rounding, are 5 % apart between compiled and eager PyTorch.
-    allowed = audit.UPDATE_TOLERANCES[session.module.OPTIMISER][dtype]
+    allowed = comparison.UPDATE_TOLERANCES[session.module.OPTIMISER][dtype]
     one, other = audit.fingerprint(ours[1]), audit.fingerprint(theirs[1])
     apart = max(abs(a - b) for a, b in zip(one, other, strict=True)) / max(one[0], other[0])
     if not apart <= allowed:

@@ -32,8 +32,8 @@ from entrypoints.supervisor import (
     resolve,
     worker_spec,
 )
-from measurement.audit import (
-    NO_OPTIMISER,
+from measurement.audit import NO_OPTIMISER
+from measurement.comparison import (
     TOLERANCES,
     UPDATE_TOLERANCES,
     first_difference,

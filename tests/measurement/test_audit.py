@@ -15,9 +15,9 @@ from measurement.audit import (
     RESIDUE_BOUND,
     completed,
     completion,
-    first_difference,
     receipt_difference,
 )
+from measurement.comparison import first_difference
 
 COUNTS = ("items", "steps", "flops", "eval_items", "inference_items", "latency_calls")
 RECEIPT = {**dict.fromkeys(COUNTS, 300), "weight_change_norm": 3.5, "check_value": 0.21}

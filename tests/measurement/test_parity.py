@@ -11,12 +11,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from measurement.audit import (
+from measurement.audit import fingerprint, parity_difference
+from measurement.comparison import (
     GRADIENT_FLOOR,
     KINK_TOLERANCE,
     TOLERANCES,
     UPDATE_TOLERANCES,
-    fingerprint,
     first_difference,
     first_distance,
     gradient_difference,
@@ -24,7 +24,6 @@ from measurement.audit import (
     largest_distance,
     largest_gradient,
     largest_update,
-    parity_difference,
 )
 from measurement.evidence import Evidence, work_digest
 

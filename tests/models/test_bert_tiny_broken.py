@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from twins import broken_twin, config_of, evidence, needs_all
 
-from measurement.audit import (
+from measurement.audit import parity_difference
+from measurement.comparison import (
     GRADIENT_FLOOR,
     TOLERANCES,
     UPDATE_TOLERANCES,
     first_difference,
     first_distance,
-    parity_difference,
 )
 from models.parameters import draw
 

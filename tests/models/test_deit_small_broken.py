@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from twins import broken_twin, config_of, evidence, needs_all, session
 
-from measurement.audit import (
+from measurement.audit import parity_difference
+from measurement.comparison import (
     GRADIENT_FLOOR,
     TOLERANCES,
     UPDATE_TOLERANCES,
     first_difference,
     first_distance,
-    parity_difference,
 )
 from measurement.evidence import Evidence
 from models.parameters import draw

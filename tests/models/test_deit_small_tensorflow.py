@@ -17,13 +17,13 @@ from test_adamw_rate import RATE, closed_form
 from test_deit_small_broken import BROKEN, GRADIENT, LOSS, OUTPUT, UPDATE
 from twins import assert_equal, config_of, evidence, needs_all, session
 
-from measurement.audit import (
+from measurement.audit import parity_difference
+from measurement.comparison import (
     GRADIENT_FLOOR,
     TOLERANCES,
     UPDATE_TOLERANCES,
     first_difference,
     first_distance,
-    parity_difference,
 )
 
 pytestmark = needs_all

@@ -18,7 +18,8 @@ import models
 from entrypoints import switch_session
 from entrypoints.switch_session import SwitchSession
 from measurement import switching
-from measurement.audit import TOLERANCES, parity_difference, receipt_difference
+from measurement.audit import parity_difference, receipt_difference
+from measurement.comparison import TOLERANCES
 from measurement.errors import InputError
 from models.device_switch import data
 from models.device_switch.config import CPU, DATASETS, PLANS, PRESETS, SMOKE, Config

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from twins import broken_twin, config_of, evidence, needs_all
 
-from measurement.audit import TOLERANCES, first_difference, parity_difference
+from measurement.audit import parity_difference
+from measurement.comparison import TOLERANCES, first_difference
 
 THIRD, SECOND, FIRST = "normalised(c, a)", "normalised(b, c)", "normalised(a, b)"
 ALL = "return normalised(a, b), normalised(b, c), normalised(c, a)"

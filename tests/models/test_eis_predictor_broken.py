@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from twins import broken_twin, config_of, evidence, needs_all
 
-from measurement.audit import (
+from measurement.audit import parity_difference
+from measurement.comparison import (
     GRADIENT_FLOOR,
     TOLERANCES,
     UPDATE_TOLERANCES,
     first_difference,
     first_distance,
-    parity_difference,
 )
 
 # name -> (what differs first, the first array that is named,

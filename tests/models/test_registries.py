@@ -12,7 +12,7 @@ import pytest
 import frameworks
 import models
 from measurement import generation, switching, trial
-from measurement.audit import UPDATE_TOLERANCES
+from measurement.comparison import UPDATE_TOLERANCES
 from measurement.errors import InputError
 from tracking import names
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pytest
 from twins import broken_twin, config_of, evidence, needs_all
 
-from measurement.audit import TOLERANCES, first_difference, parity_difference
+from measurement.audit import parity_difference
+from measurement.comparison import TOLERANCES, first_difference
 
 CACHE = "the loss of step"
 ATTENTION = "model.layers.0.self_attn.o_proj "

@@ -12,13 +12,13 @@ import pytest
 from twins import config_of, evidence, needs_all, session, source
 
 import models.layers
-from measurement.audit import (
+from measurement.audit import parity_difference
+from measurement.comparison import (
     GRADIENT_FLOOR,
     TOLERANCES,
     UPDATE_TOLERANCES,
     first_difference,
     first_distance,
-    parity_difference,
 )
 from measurement.evidence import Evidence
 

@@ -28,7 +28,8 @@ from twins import (
 
 import frameworks
 import models
-from measurement.audit import first_difference, parity_difference
+from measurement.audit import parity_difference
+from measurement.comparison import first_difference
 from measurement.errors import InputError
 from models.parameters import draw
 

@@ -18,12 +18,12 @@ from twins import (
 )
 
 import models
-from measurement.audit import (
+from measurement.audit import parity_difference
+from measurement.comparison import (
     TOLERANCES,
     UPDATE_TOLERANCES,
     first_difference,
     first_distance,
-    parity_difference,
     update_difference,
 )
 from measurement.evidence import Evidence

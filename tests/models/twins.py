@@ -16,12 +16,11 @@ import frameworks
 import models
 from entrypoints.session import GenerationSession, Session
 from entrypoints.switch_session import SwitchSession
-from measurement.audit import (
-    NO_OPTIMISER,
+from measurement.audit import NO_OPTIMISER, parity_difference
+from measurement.comparison import (
     TOLERANCES,
     first_difference,
     gradient_difference,
-    parity_difference,
     update_difference,
 )
 from measurement.evidence import Evidence
