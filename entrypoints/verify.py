@@ -311,8 +311,8 @@ def _told(checks: list[Check], say: Callable[[str], None]) -> bool:
         verdict = "FAILED" if check.difference else "equal "
         say(
             f"{verdict}  {check.workload}: {check.framework} against {REFERENCE}, {check.what} "
-            f"(relative tolerance {check.tolerance:.0e}"
-            + ("" if check.largest is None else f", largest {check.largest:.1e}")
+            f"(relative tolerance {check.tolerance:.2g}"
+            + ("" if check.largest is None else f", largest {check.largest:.2g}")
             + ")"
             + (f": {check.difference}" if check.difference else "")
         )

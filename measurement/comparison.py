@@ -152,6 +152,6 @@ def _first(
         with np.errstate(invalid="ignore"):
             found = error(x, y)
         if not found <= tolerance:  # also catches NaN
-            return f"{name} differs by {found:.2e} {unit} (allowed {tolerance:.0e})"
+            return f"{name} differs by {found:.2e} {unit} (allowed {tolerance:.2g})"
     extra = [name for name in b if name not in a]
     return f"{extra[0]} is missing in one twin" if extra else None

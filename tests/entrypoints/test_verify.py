@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,10 @@ def test_verify(case: str, tmp_path: Path) -> None:
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert words in done.stdout
+    largest = re.search(
+        r"output of every layer \(relative tolerance 1e-05, largest (\S+)\)", done.stdout
+    )
+    assert largest and (float(largest[1]) <= 1e-5) == (words != "hidden.0 differs")
 
 
 def test_a_workload_without_the_dtype_is_left_out_of_all(
