@@ -70,14 +70,15 @@ class Work:
 
     step(batch) submits one step and returns its loss; portions(epoch) gives the epoch's batches on
     the device with the number of items of each, in one piece, or in several where the data does not
-    fit; batches(epoch) is the first of them; reset() puts the initial parameters back;
-    evaluate() returns the quality on the test set (accuracy, perplexity), details() what else that
-    evaluation found, by metric; predict_one(i) takes test item i from NumPy and returns NumPy;
-    predict_all() submits one pass over the resident test set and returns its output, and
-    predict_batch[size]() one batch. reduce() adds up `reduce_bytes` over the ranks, as many as a step
-    does; None for one process. judge: see measurement.ledger. rows(batch) gives the numbers of the items that a step is given, back
-    from the device. ledger: counts what the session is asked for. save(epochs, history) keeps what a training has come to after so many
-    epochs, restore() puts it back and returns the history; None where there is nothing to go on from.
+    fit; batches(epoch) is the first of them; reset() puts the initial parameters back; evaluate()
+    returns the quality on the test set (accuracy, perplexity), details() what else that evaluation
+    found, by metric; predict_one(i) takes test item i from NumPy and returns NumPy; predict_all()
+    submits one pass over the resident test set and returns its output, and predict_batch[size]()
+    one batch. reduce() adds up `reduce_bytes` over the ranks, as many as a step does; None for one
+    process. judge: see measurement.ledger. rows(batch) gives the numbers of the items that a step
+    is given, back from the device. ledger: counts what the session is asked for. save(epochs,
+    history) keeps what a training has come to after so many epochs, restore() puts it back and
+    returns the history; None where there is nothing to go on from.
     """
 
     step: Callable[[Any], Any]
@@ -215,7 +216,6 @@ def run(
         warmup_calls=warmup_calls,
         order=epochs.pop("order"),
         initial=started,
-        kind="train",
         **answered.put_out,
     )
     if (receipt.items, receipt.steps) != (items * plan.epochs, steps):
