@@ -6,7 +6,9 @@ apart beforehand: the first of a shape runs as it is, the second is recorded, ev
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -104,6 +106,19 @@ class _Shape:
         return self._recorded[fixed].replay(inputs)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's collector: what it frees may be a graph or kernels of a call that is gone, and
+    CUDA refuses a recording in whose course something is unloaded."""
+    usual = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if usual:
+            gc.enable()
+
+
 class _Recorded:
     """One graph. It holds inputs that are not copied by their address alone."""
 
@@ -118,7 +133,7 @@ class _Recorded:
     ) -> None:
         given = [x.clone() if c else x for x, c in zip(inputs, copied, strict=True)]
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool, stream=stream):
+        with _uncollected(), torch.cuda.graph(self._graph, pool=pool, stream=stream):
             found = call(*pytree.tree_unflatten(given, tree))
         results, self._tree = pytree.tree_flatten(found)
         place = {x.data_ptr(): i for i, x in enumerate(inputs)}

@@ -3,6 +3,7 @@ does what CUDA's does: it runs nothing, and replays the same operations on the s
 
 from __future__ import annotations
 
+import gc
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,6 +63,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[_Recorder]:
 
     @contextmanager
     def graph(cuda_graph: Any, pool: Any = None, stream: Any = None) -> Any:
+        assert not gc.isenabled()
         cuda_graph.recorder = _Recorder()
         with torch.no_grad(), cuda_graph.recorder:
             yield
@@ -114,6 +116,34 @@ def test_every_call_is_done_once_with_its_own_rows(recorded: list[_Recorder]) ->
     assert [int(f[0]) for f in found] == [3, 8, 14, 16, 20]
     assert [r.tolist() for r in rows] == [[0, 1], [1, 2], [2, 2], [0, 0], [1, 1]]
     assert len(recorded) == 1
+
+
+@pytest.mark.parametrize("usual", [True, False])
+def test_nothing_is_collected_while_a_graph_is_recorded(
+    recorded: list[_Recorder], usual: bool
+) -> None:
+    (gc.enable if usual else gc.disable)()
+    try:
+        call = _Sum().graphed()
+        for _ in range(2):
+            call(TABLE, torch.tensor([0]))
+        assert recorded
+        assert gc.isenabled() == usual
+
+        def fail(table: torch.Tensor) -> Any:
+            calls.append(table)
+            if len(calls) == 2:
+                raise ValueError("in the recording")
+            return table * 1
+
+        calls: list[torch.Tensor] = []
+        failing = graphs.Graphed(fail, list, lambda: 0)
+        failing(TABLE)
+        with pytest.raises(ValueError, match="in the recording"):
+            failing(TABLE)
+        assert gc.isenabled() == usual
+    finally:
+        gc.enable()
 
 
 def test_each_shape_has_a_graph_of_its_own(recorded: list[_Recorder]) -> None:
