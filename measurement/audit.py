@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,7 +221,7 @@ def _as_good(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return _close(a.get(_QUALITIES[name]), b.get(_QUALITIES[name]), _QUALITY)
 
 
-_PIECE = 65_536  # elements at a time
+_PIECE = 65_536  # elements at a time: whole, it would be the peak of a process's memory
 
 
 def fingerprint(arrays: Mapping[str, np.ndarray]) -> list[float]:
@@ -228,20 +229,23 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> list[float]:
 
     The projection catches what keeps the norm: a permutation, a sign, two layers exchanged.
     """
+    with ThreadPoolExecutor() as threads:  # NumPy lets go of the interpreter meanwhile
+        parts = list(threads.map(lambda name: _sums(name, arrays[name]), sorted(arrays)))
+    return [math.sqrt(sum(part[0] for part in parts)), sum((part[1] for part in parts), 0.0)]
+
+
+def _sums(name: str, array: np.ndarray) -> tuple[float, float]:
+    """Of the squares, and of the values each with its sign. No product of BLAS: its threads, of which
+    a worker has as many as cores, wait for each other longer than a piece takes."""
     squares, projection = 0.0, 0.0
-    for name in sorted(arrays):
-        flat, rng = (
-            np.asarray(arrays[name]).ravel(),
-            np.random.default_rng(zlib.crc32(name.encode())),
-        )
-        for start in range(
-            0, flat.size, _PIECE
-        ):  # whole, it would be the peak of a process's memory
-            values = np.asarray(flat[start : start + _PIECE], np.float64)
-            signs = rng.integers(0, 2, values.size) * 2 - 1
-            squares += float(values @ values)
-            projection += float(values @ signs)
-    return [math.sqrt(squares), projection]
+    flat, generator = np.asarray(array).ravel(), np.random.PCG64(zlib.crc32(name.encode()))
+    for start in range(0, flat.size, _PIECE):
+        values = np.asarray(flat[start : start + _PIECE], np.float64)
+        # default_rng(..).integers(0, 2, size), a third of its time: the first of every 32 bits.
+        bits = generator.random_raw(-(-values.size // 2)).view(np.uint32)[: values.size] >> 31
+        squares += float(np.sum(np.square(values)))
+        projection += float(2 * np.sum(values * bits) - np.sum(values))
+    return squares, projection
 
 
 def parity_difference(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> str | None:

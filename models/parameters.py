@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +32,14 @@ Parameters = Mapping[str, tuple[tuple[int, ...], Initial]]
 def draw(parameters: Parameters, seed: int) -> dict[str, np.ndarray]:
     """parameters: name -> (shape, initial). A stream per name keeps a parameter's values when
     another one is added or reordered. Returns name -> float32 array."""
-    return {
-        name: _values(np.random.default_rng([seed, zlib.crc32(name.encode())]), shape, initial)
-        for name, (shape, initial) in parameters.items()
-    }
+
+    def values(name: str) -> np.ndarray:
+        shape, initial = parameters[name]
+        return _values(np.random.default_rng([seed, zlib.crc32(name.encode())]), shape, initial)
+
+    # NumPy lets go of the interpreter meanwhile; a billion values took 20 s on one core.
+    with ThreadPoolExecutor() as threads:
+        return dict(zip(parameters, threads.map(values, parameters), strict=True))
 
 
 def _values(generator: np.random.Generator, shape: tuple[int, ...], initial: Initial) -> np.ndarray:

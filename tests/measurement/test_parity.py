@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import zlib
 
 import numpy as np
 import pytest
@@ -309,3 +310,14 @@ def test_the_largest_of_what_does_not_fit_is_no_number(b):
 
 def test_the_largest_of_nothing_is_zero():
     assert largest_difference({}, {}) == largest_distance({}, {}) == 0
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 65_536, 65_537, 200_001])
+def test_signs_are_those_of_numpys_own_integers(size):
+    """Fingerprints of earlier versions were taken so; what stands in stores has to compare."""
+    values = np.random.default_rng(1).normal(size=size)
+    rng = np.random.default_rng(zlib.crc32(b"a"))
+    pieces = [values[start : start + 65_536] for start in range(0, size, 65_536)]
+    projection = sum(float(piece @ (rng.integers(0, 2, piece.size) * 2 - 1)) for piece in pieces)
+    norm = float(np.linalg.norm(values))
+    assert fingerprint({"a": values}) == pytest.approx([norm, projection], abs=1e-9 * norm)

@@ -454,7 +454,9 @@ def test_the_digest_is_of_what_a_worker_is_given(tmp_path):
     digest = hashlib.sha256()
     for split in (first.train, first.test):
         for array in split.values():
-            digest.update(str(array.shape).encode() + array.tobytes())
+            digest.update(str(array.shape).encode())
+            for row in range(0, len(array), data.CHUNK):
+                digest.update(hashlib.sha256(array[row : row + data.CHUNK].tobytes()).digest())
     assert first.sha256 == digest.hexdigest()
     pixel = images.copy()
     pixel[3, 4, 5, 1] ^= 1
@@ -487,5 +489,5 @@ def test_synthetic_images_are_the_first_of_more_and_tell_their_class():
 
 def test_synthetic_images_are_the_same_everywhere():
     found = data.load(SMALL, "synthetic", "auto")
-    assert found.sha256.startswith("2029e2466fdc1e4630f130b5248ea47b")
+    assert found.sha256.startswith("ceb35763f5802eec240c250182e1751b")
     assert (found.name, found.source) == ("synthetic", "generated")
