@@ -235,8 +235,8 @@ def fingerprint(arrays: Mapping[str, np.ndarray]) -> list[float]:
 
 
 def _sums(name: str, array: np.ndarray) -> tuple[float, float]:
-    """Of the squares, and of the values each with its sign. No product of BLAS: its threads, of which
-    a worker has as many as cores, wait for each other longer than a piece takes."""
+    """Of the squares, and of the values each with its sign. No product of BLAS, whose threads wait for
+    each other: beside other work on two cores 172 million values took 23 s so, and 0.7 s without."""
     squares, projection = 0.0, 0.0
     flat, generator = np.asarray(array).ravel(), np.random.PCG64(zlib.crc32(name.encode()))
     for start in range(0, flat.size, _PIECE):

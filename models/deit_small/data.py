@@ -217,8 +217,8 @@ def _check_memory(items: int, size: int) -> None:
 
 
 def _digest(splits: Sequence[dict[str, np.ndarray]]) -> str:
-    """Of the very arrays that a worker is given; piece by piece, because the nine gigabytes of the
-    study would keep one core for longer than the others take to make them."""
+    """Of the very arrays that a worker is given; piece by piece, because a gigabyte takes one core
+    half a second, and the study has nine."""
     digest = hashlib.sha256()
     with ThreadPoolExecutor() as threads:
         for split in splits:
