@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -16,9 +14,7 @@ from simulated import PLAN, World
 
 from measurement import trial as trial_module
 from measurement.audit import completed, receipt_difference
-from measurement.doubts import Stopwatch
 from measurement.framework import factors
-from measurement.phases import check_clock
 from measurement.trial import Trial, distance, matmul_ceiling, run
 
 
@@ -422,22 +418,3 @@ def test_details_are_those_of_the_trained_network():
     work = world.as_work(details=lambda: {"eval/top5_accuracy": world.weights[0]})
     trial = run(work, world, PLAN, world.clock, world.report)
     assert trial.details == {"eval/top5_accuracy": pytest.approx(9.0)}
-
-
-def test_a_processors_time_is_found_beside_a_thread_that_spins_for_a_while():
-    """As those of Intel's OpenMP after a product."""
-    until = time.monotonic() + 0.2
-
-    def spin():
-        while time.monotonic() < until:
-            pass
-
-    spinning = threading.Thread(target=spin)
-    spinning.start()
-    stopwatch = Stopwatch()
-    check_clock(
-        time.process_time,
-        lambda event, said: stopwatch.see({"event": event, **said}, time.monotonic()),
-    )
-    spinning.join()
-    assert len(stopwatch.rates) == 3 and stopwatch.untimed()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import psutil
 import pytest
 
 from measurement import memory
+from measurement.doubts import Stopwatch
+from measurement.phases import check_clock
 from measurement.watch import Watch
 
 MIB = 2**20
@@ -113,3 +116,22 @@ def test_the_limit_of_a_container_counts(
         assert found > 1000
     else:
         assert found == available
+
+
+def test_a_processors_time_is_found_beside_a_thread_that_spins_for_a_while():
+    """As those of Intel's OpenMP after a product."""
+    until = time.monotonic() + 0.2
+
+    def spin():
+        while time.monotonic() < until:
+            pass
+
+    spinning = threading.Thread(target=spin)
+    spinning.start()
+    stopwatch = Stopwatch()
+    check_clock(
+        time.process_time,
+        lambda event, said: stopwatch.see({"event": event, **said}, time.monotonic()),
+    )
+    spinning.join()
+    assert len(stopwatch.rates) == 3 and stopwatch.untimed()
