@@ -100,21 +100,21 @@ def extra_seconds(call: Callable[[], Any], clock: Callable[[], float]) -> float:
 def put_out(outputs: Any, framework: Framework, judge: Judge | None) -> dict[str, Any]:
     """Of a receipt: what the last timed pass put out; in 16 bits, where an answer may be one of many
     that are as likely, also how good the model holds it for."""
-    found = {"answers": answers(outputs, framework)}
-    if judge is None or framework.dtype not in _IN_16_BITS or not found["answers"]:
-        return found
-    batches = _batches(outputs)
-    read = {place: np.asarray(framework.read(batches[place])) for place in (0, -1)}
-    return found | {"answer_quality": judge(read)}
+    said = {"answers": answers(outputs, framework)}
+    if said["answers"] and judge is not None and framework.dtype in _IN_16_BITS:
+        batches = _batches(outputs)
+        read = {place: np.asarray(framework.read(batches[place])) for place in (0, -1)}
+        return said | {"answer_quality": judge(read)}
+    return said
 
 
 def single_put_out(singles: list[Any], framework: Framework, judge: Judge | None) -> dict[str, Any]:
-    """The same of what single-item calls answered, NumPy arrays."""
-    found = {"single_answers": single_answers(singles)}
-    if judge is None or framework.dtype not in _IN_16_BITS or not found["single_answers"]:
-        return found
-    read = np.concatenate([np.asarray(next(_leaves(one))) for one in singles])
-    return found | {"single_answer_quality": judge({0: read})}
+    """The same of what single-item calls answered, NumPy arrays, of those in the first batch."""
+    said = {"single_answers": single_answers(singles)}
+    if said["single_answers"] and judge is not None and framework.dtype in _IN_16_BITS:
+        read = np.concatenate([np.asarray(next(_leaves(one))) for one in singles])
+        return said | {"single_answer_quality": judge({0: read})}
+    return said
 
 
 def answers(outputs: Any, framework: Framework) -> list[float]:
