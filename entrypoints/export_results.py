@@ -20,14 +20,16 @@ from tracking import names, read, write
 from tracking.read import Row
 
 _EPOCHS, _PASSES = "epoch_seconds", "inference_seconds"  # series of the samples of a trial
+_MODES = ("train", "infer", "generate")  # what the format has a place for
 _CONDITION = ("framework", "device", "workload", "dtype", "batch_size")  # never mixed in a file
 
 
 def export(rows: Sequence[Row], output: Path) -> list[Path]:
-    """One training CSV an arm, and one inference CSV with a pass over the test set a row.
+    """One training CSV an arm that trains, and one inference CSV: a run's median pass over the test
+    set in a row, or all its timed generations.
 
     Rows in time order, every number in the digits that read back to the same double. Raises
-    InputError: runs of one arm with different epochs, two arms that would share a file name, a
+    InputError: runs of another mode, runs of one arm with different epochs, two arms that would share a file name, a
     folder that cannot be written.
     """
     texts: dict[str, str] = {}
@@ -58,21 +60,31 @@ def export(rows: Sequence[Row], output: Path) -> list[Path]:
 
 def _arm(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """(file name, contents) of one arm."""
-    samples = read.samples_of([row.run_id for row in rows]).values()
+    samples = list(read.samples_of([row.run_id for row in rows]).values())
     first = rows[0]
-    framework, device = first.cell["framework"], first.cell["device"]
-    label = first.arm.removeprefix(framework).strip()
-    epochs = [series[_EPOCHS].tolist() for series in samples]
-    lengths = sorted({len(times) for times in epochs})
-    if len(lengths) > 1:
+    framework, device, mode = (first.cell[key] for key in ("framework", "device", "mode"))
+    if mode not in _MODES:
         raise InputError(
-            f"the runs of {first.arm} have {lengths[0]} to {lengths[-1]} epochs; expected the same "
-            "number in all of them, as the format wants: export runs of one length by run_id"
+            f"the runs of {first.arm} are of mode {mode}; the format has epochs and passes over test "
+            f"data only, expected {', '.join(_MODES)}: their numbers are in trials.csv of analyze"
         )
-    totals = [row.metrics[names.PRIMARY["train"]] for row in rows]
-    name = recordings.file_name(framework, "train", device, label, len(rows), lengths[0])
-    found = [(name, recordings.text_of(epochs, totals))]
-    passes = [float(np.median(series[_PASSES])) for series in samples if len(series[_PASSES])]
+    label = first.arm.removeprefix(framework).strip()
+    found = []
+    if mode == "train":
+        epochs = [series[_EPOCHS].tolist() for series in samples]
+        lengths = sorted({len(times) for times in epochs})
+        if len(lengths) > 1:
+            raise InputError(
+                f"the runs of {first.arm} have {lengths[0]} to {lengths[-1]} epochs; expected the same "
+                "number in all of them, as the format wants: export runs of one length by run_id"
+            )
+        totals = [row.metrics[names.PRIMARY["train"]] for row in rows]
+        name = recordings.file_name(framework, "train", device, label, len(rows), lengths[0])
+        found.append((name, recordings.text_of(epochs, totals)))
+    if mode == "generate":
+        passes = [row.metrics[names.PRIMARY["generate"]] for row in rows]
+    else:
+        passes = [float(np.median(series[_PASSES])) for series in samples if len(series[_PASSES])]
     if len(passes) == len(rows):
         name = recordings.file_name(framework, "test", device, label, len(rows), 0)
         found.append((name, recordings.text_of([], passes)))

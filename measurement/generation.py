@@ -28,6 +28,7 @@ from measurement.phases import (
     as_json,
     check_clock,
     elapsed,
+    end_warmup,
     energy_window,
     matmul_ceiling,
 )
@@ -102,7 +103,7 @@ def run(
     for _ in range(plan.warmup_passes):
         for item in range(work.items):
             _generate(work, framework, item, clock, plan.slowdown)
-    report("warm", {"first_step_seconds": first})
+    end_warmup(report, {"first_step_seconds": first})
 
     begin, decode, digest, cpu = [], [], hashlib.sha256(), 0.0
     for number in range(plan.passes):

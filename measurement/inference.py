@@ -23,6 +23,7 @@ from measurement.phases import (
     as_json,
     check_clock,
     elapsed,
+    end_warmup,
     energy_window,
     latency,
     matmul_ceiling,
@@ -73,7 +74,7 @@ def run(
     first = elapsed(clock, start, plan.slowdown)
     framework.wait(work.predict_all())
     quality, details = work.evaluate(), work.details()
-    report("warm", {"first_step_seconds": first, "quality": quality})
+    end_warmup(report, {"first_step_seconds": first, "quality": quality})
     report("epoch_begin", {"epoch": 0})
     cpu = time.process_time()
     report("timing", {})

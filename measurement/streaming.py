@@ -25,6 +25,7 @@ from measurement.phases import (
     as_json,
     check_clock,
     elapsed,
+    end_warmup,
     energy_window,
     matmul_ceiling,
 )
@@ -93,7 +94,7 @@ def run(
         _update(work, framework, batch, clock, 0.0)
     work.reset()
     started, before = fingerprint(work.read_parameters()), work.evaluate()
-    report("warm", {"first_step_seconds": first, "quality": before})
+    end_warmup(report, {"first_step_seconds": first, "quality": before})
     report("epoch_begin", {"epoch": 0})
     seconds, losses = [], []
     report("timing", {})

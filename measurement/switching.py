@@ -30,6 +30,7 @@ from measurement.phases import (
     as_json,
     check_clock,
     elapsed,
+    end_warmup,
     energy_window,
     matmul_ceiling,
 )
@@ -120,7 +121,7 @@ def run(
     chain = _Chain(work, clock)
     first = chain.seconds(1, plan.slowdown)
     chain.seconds(plan.warmup_loops)
-    report("warm", {"first_step_seconds": first})
+    end_warmup(report, {"first_step_seconds": first})
 
     seconds, products, cpu = [], chain.products, 0.0
     for number in range(plan.passes):

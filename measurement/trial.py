@@ -33,6 +33,7 @@ from measurement.phases import (
     as_json,
     check_clock,
     elapsed,
+    end_warmup,
     energy_window,
     latency,
     matmul_ceiling,
@@ -171,7 +172,7 @@ def run(
     # Every epoch begins after an evaluation, the first one too: with MLX on CUDA a step after its
     # weights were read back takes 0.1 s longer, until the device has them again.
     work.evaluate()
-    report("warm", {"first_step_seconds": first, "warmup_seconds": warmup_seconds})
+    end_warmup(report, {"first_step_seconds": first, "warmup_seconds": warmup_seconds})
 
     history = work.restore()
     resumed = len(history["epoch_seconds"]) if history else 0

@@ -104,7 +104,7 @@ def trial(
     framework = arm.split()[0]
     run_id = write.begin("trial", arm, {
         "study": study, "arm": arm, "framework": framework, "device": device, "workload": "mnist",
-        "dtype": "float32", "batch_size": "256", "machine": "m"}, parent="p")  # fmt: skip
+        "dtype": "float32", "batch_size": "256", "machine": "m", "mode": "train"}, parent="p")  # fmt: skip
     client = MlflowClient()
     metrics = [Metric("train/epoch_seconds", s, 0, i) for i, s in enumerate(seconds)]
     client.log_batch(run_id, [*metrics, Metric(names.PRIMARY["train"], sum(seconds), 0, 0)])
@@ -173,6 +173,24 @@ def test_runs_that_cannot_share_a_file(store: Path, run: Run) -> None:
     ids = [trial("x", "mlx a=1", [0.1], [0.1]), trial("x", "mlx a-1", [0.2], [0.1])]
     code, _, err = run("export_results", "--run_id", ",".join(ids))
     assert code == 2 and "two arms would be written to mlx-train-cpu.a_1-n1-e1.csv" in err
+
+
+@pytest.mark.parametrize("mode", [mode for mode in names.PRIMARY if mode != "train"])
+def test_trials_without_epochs(store: Path, run: Run, mode: str) -> None:
+    run_id = write.begin("trial", "mlx", {
+        "study": "g", "arm": "mlx", "framework": "mlx", "device": "gpu", "workload": "w",
+        "dtype": "float32", "batch_size": "1", "machine": "m", "mode": mode}, parent="p")  # fmt: skip
+    MlflowClient().log_metric(run_id, names.PRIMARY[mode], 4.5)
+    write.write_samples(Path(names.SAMPLES), {"inference_seconds": [0.5, 0.25, 1.0]})
+    MlflowClient().log_artifact(run_id, names.SAMPLES)
+    write.finish(run_id)
+    code, _, err = run("export_results", "--run_id", run_id)
+    if mode in ("stream", "switch"):
+        assert code == 2 and f"the runs of mlx are of mode {mode}; the format has epochs" in err
+    else:
+        assert code == 0, err
+        test = recordings.read(Path("results/export/mlx-test-gpu-n1.csv"))
+        assert list(test.total_seconds) == [4.5 if mode == "generate" else 0.5]
 
 
 MISTAKES = [

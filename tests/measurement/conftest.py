@@ -1,4 +1,5 @@
-"""Simulated trials have no threads that have to come to rest before their clock is checked."""
+"""Simulated trials have no threads that have to come to rest before their clock is checked, and
+nothing imported or compiled that would have to be collected."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from measurement import phases
 
 
 @pytest.fixture(autouse=True, scope="module")
-def no_rest(request: pytest.FixtureRequest) -> Iterator[None]:
-    usual = phases._REST_SECONDS
+def nothing_before(request: pytest.FixtureRequest) -> Iterator[None]:
+    usual = phases._REST_SECONDS, phases._collect
     if hasattr(request.module, "PLAN"):  # see simulated.py
-        phases._REST_SECONDS = 0.0
+        phases._REST_SECONDS, phases._collect = 0.0, lambda: 0
     yield
-    phases._REST_SECONDS = usual
+    phases._REST_SECONDS, phases._collect = usual

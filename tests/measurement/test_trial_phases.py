@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated import PLAN, World
 
+from measurement import phases
 from measurement import trial as trial_module
 from measurement.audit import completed, receipt_difference
 from measurement.framework import factors
@@ -58,6 +60,50 @@ def test_phases_come_in_the_documented_order(honest):
     rest = [f"report {phase}" for phase in ("steps", "latency", "inference", "ceiling")]
     clock = ["report clock_begin", "report clock_end"]
     assert reports == ["report warm", *epoch * 3, "report trained", *clock * 3, *rest]
+
+
+class Littered(World):
+    """Leaves objects behind at the end of its warm-up, so many that a full collection is due, and
+    keeps a few more in every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[list[int]] = []
+        self.full: list[str] = []  # the last report before each full collection
+
+    def watch(self, phase: str, info: dict) -> None:
+        if phase == "start" and info["generation"] == 2:
+            self.full.append(next(str(e) for e in self.log[::-1] if str(e).startswith("report")))
+
+    def step(self, batch):
+        self.kept += [[] for _ in range(500)]
+        return super().step(batch)
+
+    def evaluate(self):
+        if not self.evaluations:
+            gc.collect()
+            gc.disable()
+            self.kept += [[] for _ in range(len(gc.get_objects()) // 2)]
+            gc.enable()
+        return super().evaluate()
+
+    def report(self, event, values):
+        if event == "warm":
+            gc.callbacks.append(self.watch)
+        super().report(event, values)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_what_was_left_before_is_not_collected_in_timed_work(monkeypatch, collects):
+    monkeypatch.setattr(phases, "_collect", gc.collect if collects else lambda: 0)
+    world, usual = Littered(), gc.get_threshold()
+    gc.set_threshold(50, 2, 2)
+    try:
+        measured(world)
+    finally:
+        gc.callbacks.remove(world.watch)
+        gc.set_threshold(*usual)
+    assert ("report timing" in world.full) is not collects
 
 
 def test_parameters_are_reset_after_the_warm_up_and_before_the_first_epoch(honest):
