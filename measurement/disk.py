@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -54,6 +55,8 @@ def reserve(folder: Path, size_bytes: int) -> None:
     path = folder / RESERVE
     try:
         with path.open("wb") as file:
+            if size_bytes > sys.maxsize:  # more than can be asked for
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size_bytes)
             else:  # macOS

@@ -36,6 +36,7 @@ MISTAKES = [
     (("trial", "mnist", "mlx", "--learning_rate", "nan"), "learning_rate=nan"),
     (("trial", "mnist", "mlx", "--price_per_hour", "-1"), "-1.0 is not in the range"),
     (("trial", "mnist", "mlx", "--data_dir", "/no/such/folder"), "/no/such/folder"),
+    (("trial", "mnist", "mlx", *SMALL, "--hidden_size", "1" + 11 * "0"), "no room for a record"),
     (("trial", "mnist", "mlx", "--hidden_size", "many"), "'many' is not a valid integer"),
     (("trial", "mnist", "mlx", "--mode", "dream"), "'dream' is not one of 'train', 'infer'"),
     (("trial", "mnist", "mlx", "--checkpoint", "x"), "checkpoint 'x' is no folder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,3 +83,10 @@ def test_the_order_of_items_does_not_depend_on_the_batch_size(one, other, seed):
 def test_orders_differ_by_epoch_and_seed():
     orders = {tuple(epoch_rows(50, 50, s, e)[0].tolist()) for s in range(6) for e in range(6)}
     assert len(orders) == 36
+
+
+def test_without_room_for_all_none_is_drawn(monkeypatch):
+    """Threads that have begun would fill the memory that there is, while one has failed already."""
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: pytest.fail("drawn in vain"))
+    with pytest.raises(MemoryError):
+        draw({"bias": ((4,), 3), "weight": ((2**30, 2**25), 3)}, 0)
