@@ -29,8 +29,8 @@ def export(rows: Sequence[Row], output: Path) -> list[Path]:
     set in a row, or all its timed generations.
 
     Rows in time order, every number in the digits that read back to the same double. Raises
-    InputError: runs of another mode, runs of one arm with different epochs, two arms that would share a file name, a
-    folder that cannot be written.
+    InputError: runs of another mode, runs of one arm with different epochs, two arms that would
+    share a file name, a folder that cannot be written.
     """
     texts: dict[str, str] = {}
     arms: dict[tuple[str, ...], list[Row]] = {}
