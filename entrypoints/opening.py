@@ -22,6 +22,7 @@ from entrypoints.deliver import Courier
 from entrypoints.supervisor import new_folder
 from measurement import disk, identity, machine
 from measurement.errors import InputError
+from measurement.schedule import ALL
 from tracking import names, outbox, read, store, views, write
 from tracking.outbox import Kept
 from tracking.store import StoreAway
@@ -69,11 +70,13 @@ class Opened:
 
 
 @contextmanager
-def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Iterator[Opened]:
+def open_study(
+    name: str, plan: dict[str, Any], courier: Courier, only: str = ALL
+) -> Iterator[Opened]:
     """This machine's part of a study, held while the block runs. One of that name goes on, if its
     design is the same, by what the store and the local records have of it; what was left open here
     when it was cut off is closed as KILLED. What other machines run under the name is never touched,
-    but must be the same study.
+    but must be the same study. only: the blocks that are to be run, as `schedule.part` reads them.
 
     With the store away the local records alone speak, and the store is asked on delivery. Call with
     the lock of the study's name.
@@ -84,7 +87,7 @@ def open_study(name: str, plan: dict[str, Any], courier: Courier) -> Iterator[Op
     given = outbox.given_run()
     folder = new_folder(f"study-{name}") if known is None else known.folder
     with courier.holding(folder):
-        kept = _begin(folder, name, plan, given) if known is None else _go_on(known, plan)
+        kept = _begin(folder, name, plan, given, only) if known is None else _go_on(known, plan)
         try:
             run_id = courier.announce(kept)
         except InputError:
@@ -164,7 +167,7 @@ def _slot(trial: Kept) -> Slot:
     return int(trial.record.tags["pair"]), trial.record.tags["arm"]
 
 
-def _begin(folder: Path, name: str, plan: dict[str, Any], run_id: str) -> Kept:
+def _begin(folder: Path, name: str, plan: dict[str, Any], run_id: str, only: str) -> Kept:
     """The new record of this machine's part. Raises InputError."""
     text = json.dumps(plan)
     if len(text) > _LONGEST_DESIGN:
@@ -174,6 +177,8 @@ def _begin(folder: Path, name: str, plan: dict[str, Any], run_id: str) -> Kept:
         )
     tags = {"study": name, "design": text, "machine": plan["machine"]}
     tags[views.VERDICT] = "not analysed yet"
+    if only != ALL:
+        tags[names.BLOCKS] = only
     shown = {
         k: plan[k] for k in ("workload", "preset", "pairs", "epochs", "dataset", "metric", "margin")
     }

@@ -1,6 +1,7 @@
 """`study` (also `main`): blocks of trials in random order, one process each, nested under one run,
 to a verdict. Starting the same study name again runs only what is missing. On another machine the
-same name is that machine's own part: `analyze` puts the parts together.
+same name is that machine's own part: `analyze` puts the parts together. Several GPUs of one machine can
+each run some of the blocks, from a clone and into a store of its own, that `publish` joins.
 
     python -m entrypoints.study --name first
 """
@@ -41,7 +42,7 @@ from entrypoints.terminal import UNDELIVERED
 from entrypoints.trial import checked_target, execute
 from measurement import blas, machine, quiet
 from measurement.errors import InputError
-from measurement.schedule import AGAIN, Condition, Slot, blocks, parse_arm
+from measurement.schedule import AGAIN, ALL, Condition, Slot, blocks, parse_arm, part
 from tracking import digest, names, outbox, private, read, stated, views
 from tracking.store import StoreAway
 
@@ -230,10 +231,14 @@ def run_slots(
     specs: dict[str, TrialSpec],
     done: set[tuple[int, str]],
     courier: Courier,
+    only: str = ALL,
 ) -> list[str]:
     """Runs every slot that is missing; returns one line for each that failed. parent: the id of the
-    study's record, and its run. What the store did not take is tried again between blocks."""
+    study's record, and its run; only: of these blocks, as `schedule.part` reads them. What the store did not
+    take is tried again between blocks."""
     slots = blocks(tuple(plan["arms"]), plan["pairs"], plan["seed"])
+    here = part(only, plan["pairs"])
+    slots = [slot for slot in slots if slot.pair in here]
     missing = [slot for slot in slots if (slot.pair, slot.arm) not in done]
     if len(missing) < len(slots):
         click.echo(f"{len(slots) - len(missing)} of {len(slots)} trials are done already", err=True)
@@ -390,11 +395,12 @@ def sources_of(options: dict[str, Any]) -> Sources:
     return Sources(options["data_dir"], options["dataset"], options["checkpoint"])
 
 
-def conduct(name: str, plan: dict[str, Any], sources: Sources) -> int:
+def conduct(name: str, plan: dict[str, Any], sources: Sources, only: str = ALL) -> int:
     """Runs what is missing of a study, analyses it, says what was found. Returns the exit code: 0, 1
     where a trial failed, 75 where the store does not have all of it.
 
-    name: "auto" takes workload, date and time. Raises InputError before anything is measured.
+    name: "auto" takes workload, date and time; only: blocks, as `schedule.part` reads them. Raises
+    InputError before anything is measured.
     """
     if name == "auto":
         name = f"{plan['workload']}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -405,8 +411,8 @@ def conduct(name: str, plan: dict[str, Any], sources: Sources) -> int:
     prepare_data(plan["workload"], sources.dataset, sources.data_dir, sizes)
     with alone(name):
         courier = Courier()
-        with open_study(name, plan, courier) as opened:
-            failures = _measured(name, plan, specs, opened, courier)
+        with open_study(name, plan, courier, only) as opened:
+            failures = _measured(name, plan, specs, opened, courier, only)
         run_id = outbox.delivered(opened.kept.folder, "FAILED" if failures else "FINISHED")
         for line in failures:
             click.echo(f"failed: {line}", err=True)
@@ -423,12 +429,14 @@ def _measured(
     specs: dict[str, TrialSpec],
     opened: Opened,
     courier: Courier,
+    only: str,
 ) -> list[str]:
     """Runs the slots and closes the study's own record; returns a line for each that failed."""
-    click.echo(f"study {name}: {plan['pairs']} blocks of {', '.join(plan['arms'])}", err=True)
+    here = "" if only == ALL else f" (here {only})"
+    click.echo(f"study {name}: {plan['pairs']} blocks{here} of {', '.join(plan['arms'])}", err=True)
     parent = opened.kept.id, opened.run_id
     try:
-        failures = run_slots(plan, name, parent, specs, opened.done, courier)
+        failures = run_slots(plan, name, parent, specs, opened.done, courier, only)
     except BaseException:
         courier.send(outbox.with_status(opened.kept, "KILLED"))
         click.echo(f"Stopped; go on with the same options and --name {name}", err=True)
@@ -538,6 +546,8 @@ def _analysed(name: str, plan: dict[str, Any], run_id: str, failures: list[str])
     show_default=True,
     help="look after every block, stop when decided; pairs is then the most that are run",
 )
+@click.option("--blocks", default=ALL, show_default=True,
+              help="numbers of blocks, as in 5-9: those only, as one GPU's part of the study")  # fmt: skip
 @click.option("--gap_seconds", type=click.FloatRange(min=0), default=0.5, show_default=True)
 @click.option(
     "--wait_quiet",
@@ -548,6 +558,12 @@ def _analysed(name: str, plan: dict[str, Any], run_id: str, failures: list[str])
     help="seconds, before every trial, to wait at most for a quiet machine; 0: do not wait",
 )
 def main(**options: Any) -> None:
+    only = options["blocks"]
+    if len(part(only, options["pairs"])) < options["pairs"] and options["until_resolved"]:
+        raise InputError(
+            f"blocks={only} with until_resolved: expected all, because every look is at the "
+            "blocks so far, in their order"
+        )
     workloads = [word.strip() for word in options["workload"].split(",")]
     plans, sources = {}, {}
     for workload in workloads:  # every one is checked before the first trial
@@ -555,10 +571,10 @@ def main(**options: Any) -> None:
         plans[workload], sources[workload] = design(found, base), sources_of(found)
         specifications(plans[workload], sources[workload])
     if len(workloads) == 1:
-        sys.exit(conduct(options["name"], plans[workloads[0]], sources[workloads[0]]))
+        sys.exit(conduct(options["name"], plans[workloads[0]], sources[workloads[0]], only))
     name = time.strftime("%Y%m%d-%H%M%S") if options["name"] == "auto" else options["name"]
     studies = {f"{workload}-{name}": workload for workload in workloads}
-    codes = [conduct(study, plans[w], sources[w]) for study, w in studies.items()]
+    codes = [conduct(study, plans[w], sources[w], only) for study, w in studies.items()]
     if UNDELIVERED in codes:
         click.echo(f"one report over all, later: analyze -P study={','.join(studies)}", err=True)
         sys.exit(UNDELIVERED)

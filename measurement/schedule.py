@@ -51,6 +51,7 @@ _SETTINGS = {
     "backend": str,
     "fault": str,
 }
+ALL = "all"
 AGAIN = "(again)"
 """Marks the second copy of an arm, which runs the same condition."""
 
@@ -102,3 +103,22 @@ def blocks(arms: tuple[str, ...], pairs: int, seed: int) -> list[Slot]:
         order = np.random.default_rng([seed, pair]).permutation(len(arms))
         slots += [Slot(pair, position, arms[arm]) for position, arm in enumerate(order)]
     return slots
+
+
+def part(text: str, pairs: int) -> range:
+    """The blocks that a command runs, of `pairs` numbered from 0: `all`, `5`, or `5-9`.
+
+    >>> part("5-9", 10)
+    range(5, 10)
+
+    Raises InputError.
+    """
+    if text == ALL:
+        return range(pairs)
+    first, dash, last = text.partition("-")
+    last = last if dash else first
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) < pairs):
+        raise InputError(
+            f"blocks='{text}': expected all, or numbers from 0 to {pairs - 1} as in 0-{pairs - 1}"
+        )
+    return range(int(first), int(last) + 1)

@@ -187,6 +187,7 @@ RECORD = "record"  # id of the local record that a run was made from, unique
 DELIVERED = "delivered"  # comes last: FINISHED, FAILED or KILLED, when all of the record is there
 TAGS = ("study", "arm", "pair", "order", "machine", "parity", "receipt", "tf32", "flags")
 BOOT = "boot"  # hash of the machine's start
+BLOCKS = "blocks"  # of a study of which this command ran a part
 SUPERSEDED = "superseded"  # why a finished trial was measured again
 IDENTITY = "identity_digest"  # of the machine, longer than the machine's name has it
 # Digests of the trained weights, and of what the process that trained them answered to a few items.

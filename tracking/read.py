@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from measurement.errors import InputError
+from measurement.schedule import part
 from measurement.untrusted import shown
 from tracking import bulk, digest, names, stated
 from tracking.bulk import Found
@@ -86,6 +87,8 @@ class Study:
     comparisons: tuple[Pairing, ...]
     design: dict[str, Any] = field(default_factory=dict)  # everything, as recorded
     machine: str = ""  # fingerprint; "" where the design names none
+    blocks: frozenset[int] = frozenset()  # that were to be run, where not all were
+    parts: tuple[str, ...] = ()  # runs of its other parts, which ran the other blocks
 
     @property
     def anytime(self) -> bool:
@@ -138,7 +141,10 @@ def belonging(study: Study, rows: Iterable[Row]) -> list[Row]:
         row
         for row in rows
         if row.study == study.name
-        and (study.machine in ("", row.machine) or (not row.machine and row.parent == study.run_id))
+        and (
+            study.machine in ("", row.machine)
+            or (not row.machine and row.parent in (study.run_id, *study.parts))
+        )
     ]
     digests = sorted({row.tags.get(names.IDENTITY, "") for row in found if row.machine} - {""})
     if study.machine and len(digests) > 1:
@@ -250,11 +256,22 @@ def every_study() -> list[Study]:
 
 def studies() -> list[Study]:
     """The designs of every study of the store, newest first: one for each machine that it runs on;
-    a resumed study is listed once."""
+    a resumed study is listed once, and so is one whose blocks were run in parts."""
     first: dict[tuple[str, str], Study] = {}
     for found in _readable(bulk.runs({names.KIND: "study"})):  # a resumed study keeps its first
-        first.setdefault((found.name, found.machine), found)
+        known = first.setdefault((found.name, found.machine), found)
+        if known is not found:
+            first[known.name, known.machine] = _joined(known, found)
     return list(reversed(first.values()))
+
+
+def _joined(known: Study, found: Study) -> Study:
+    """A study with a further part of it, which ran other blocks of the same design; else as it is."""
+    if not (known.blocks and found.blocks) or known.blocks & found.blocks:
+        return known
+    if known.design != found.design:
+        return known
+    return replace(known, blocks=known.blocks | found.blocks, parts=(*known.parts, found.run_id))
 
 
 def machines_of(name: str | None, machine: str | None = None) -> list[Study]:
@@ -319,6 +336,9 @@ def _study(run: Found) -> Study:
         comparisons=tuple(Pairing(**pairing) for pairing in design["comparisons"]),
         design=design,
         machine=machine and stated.name(machine, "its machine is named"),
+        blocks=frozenset(part(run.tags[names.BLOCKS], design["pairs"]))
+        if names.BLOCKS in run.tags
+        else frozenset(),
     )
 
 
