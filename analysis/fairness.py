@@ -177,9 +177,12 @@ def design_flags(pairs: Pairs, drawn: bool = False) -> tuple[Flag, ...]:
     A pair is broken when another run of the two arms started between its two. One broken pair is
     a trial repeated after an interruption; more than half broken is another design.
     """
-    starts = sorted((row.start_seconds, number) for number, a, b in pairs for row in (a, b))
+    # The parts of a study may run at the same time; a part is in the order of its own time.
+    starts = sorted(
+        (row.parent, row.start_seconds, number) for number, a, b in pairs for row in (a, b)
+    )
     position: dict[int, list[int]] = {}
-    for index, (_, number) in enumerate(starts):
+    for index, (*_, number) in enumerate(starts):
         position.setdefault(number, []).append(index)
     broken = sum(last - first > 1 for first, last in position.values())
     found: list[Flag] = []

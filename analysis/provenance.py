@@ -17,6 +17,7 @@ from analysis import flags
 from analysis.flags import Flag
 from analysis.table import altered
 from measurement.schedule import blocks
+from measurement.settings import DEFAULT, placed
 from tracking.digest import SAMPLES
 from tracking.names import BOOT, METRICS, SUPERSEDED
 
@@ -167,24 +168,43 @@ def _overlap(table: Table, rows: Sequence[Row]) -> tuple[Flag, ...]:
     """Trials that ran while another of the study ran on this machine."""
     wanted = {row.run_id for row in rows}
     known = [row for row in (*table.trials(), *table.unused) if row.end_seconds is not None]
-    found, latest = 0, None
+    shared, beside = set[str](), set[str]()
+    running: list[Row] = []
     for row in sorted(known, key=lambda row: row.start_seconds):
-        assert row.end_seconds is not None
-        if latest is not None and latest.end_seconds is not None:
-            at_once = row.start_seconds < latest.end_seconds - _CLOCK_SECONDS
-            found += at_once and bool(wanted & {row.run_id, latest.run_id})
-        if latest is None or row.end_seconds > (latest.end_seconds or 0.0):
-            latest = row
-    if not found:
-        return ()
-    return (
-        Flag(
-            "OVERLAP",
-            f"{found} of {len(rows)} trials ran while another trial of the study ran on this machine: "
-            "each slowed the other.",
-            "Run one study at a time.",
-        ),
-    )
+        running = [r for r in running if row.start_seconds < _end(r) - _CLOCK_SECONDS]
+        for other in running:
+            (beside if _apart(row, other) else shared).update({row.run_id, other.run_id} & wanted)
+        running.append(row)
+    found = []
+    if shared:
+        found.append(
+            Flag(
+                "OVERLAP",
+                f"{len(shared)} of {len(rows)} trials ran while another trial of the study ran on this machine: "
+                "each slowed the other.",
+                "Run one study at a time.",
+            )
+        )
+    if beside:
+        found.append(
+            Flag(
+                "PARTS-AT-ONCE",
+                f"{len(beside)} of {len(rows)} trials ran while a trial of another part of the study ran on other "
+                "GPUs and processors of this machine: they shared its memory and its power.",
+                "Look at the A/A arm; where that resolves too little, run the parts one after the other.",
+            )
+        )
+    return tuple(found)
+
+
+def _end(row: Row) -> float:
+    return row.end_seconds or 0.0
+
+
+def _apart(row: Row, other: Row) -> bool:
+    """Whether two trials are of different parts, on GPUs and processors of their own."""
+    (_, one), (_, two) = (placed(r.tags.get("settings", DEFAULT)) for r in (row, other))
+    return row.parent != other.parent and one.apart(two)
 
 
 def _other_order(table: Table, pairs: Pairs) -> tuple[Flag, ...]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from measurement import settings
 from measurement.errors import InputError
 from tracking.digest import of_design
 from tracking.names import SUPERSEDED
@@ -82,6 +83,8 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
     """
     # A study of the same name that was deleted, and begun anew, is another one.
     rows = [row for row in rows if row.parent in ("", study.run_id, *study.parts)]
+    if study.parts:
+        rows = _anywhere(study, rows)
     every, rows = rows, [row for row in rows if not row.deleted]
     finished = [row for row in rows if row.status == "FINISHED"]
     short = Counter(r.arm for r in rows if r.status != "FINISHED" and "OUT-OF-MEMORY" in r.flags)
@@ -254,6 +257,24 @@ def _is_amount(name: str) -> bool:
         }
         and name != "train/loss"
     )
+
+
+def _anywhere(study: Study, rows: Iterable[Row]) -> list[Row]:
+    """The rows of a study in parts, with how many GPUs and processors they had instead of which: that is
+    one in a block, and so in no ratio. Raises InputError where it is not."""
+    found: list[Row] = []
+    first: dict[str, tuple[settings.Place, Row]] = {}
+    for row in rows:
+        text, place = settings.placed(row.cell.get("settings", settings.DEFAULT))
+        whole = row.status == "FINISHED" and not row.deleted
+        known, other = first.setdefault(row.parent, (place, row)) if whole else (place, row)
+        if known != place:
+            raise InputError(
+                f"study {study.name}: one part of it, run {row.parent}, used other GPUs or processors in run "
+                f"{row.run_id} than in run {other.run_id}; expected the same: start the study anew"
+            )
+        found.append(replace(row, cell={**row.cell, "settings": text}))
+    return found
 
 
 def check_one_condition(

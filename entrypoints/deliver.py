@@ -25,8 +25,9 @@ from entrypoints.options import Command
 from entrypoints.terminal import UNDELIVERED
 from measurement import disk
 from measurement.errors import InputError
+from measurement.schedule import part
 from serving.log import log_model
-from tracking import delivery, outbox, read, write
+from tracking import delivery, names, outbox, read, write
 from tracking.outbox import Kept
 from tracking.store import StoreAway, address, patient
 
@@ -258,14 +259,31 @@ def _agreed(kept: Kept) -> Kept:
             f"study '{name}' exists with another {changed[0]} ({own.design.get(changed[0])} against "
             f"{plan[changed[0]]}); use the same options to go on, or another name"
         )
-    return replace(kept, run_id=own.run_id)
+    if not own.blocks and names.BLOCKS not in kept.record.tags:
+        return replace(kept, run_id=own.run_id)
+    run_id = delivery.find(kept.id) or own.run_id
+    if run_id in own.parts:
+        return replace(kept, run_id=run_id)
+    # The blocks of a part are those of one run.
+    if run_id != own.run_id or _blocks(kept, own.pairs) != own.blocks[:1]:
+        raise InputError(
+            f"study '{name}' has a part in this store already; expected a store of its own for every part: "
+            "use another one here, and `publish` it afterwards"
+        )
+    return replace(kept, run_id=run_id)
+
+
+def _blocks(kept: Kept, pairs: int) -> tuple[range, ...]:
+    text = kept.record.tags.get(names.BLOCKS)
+    return (part(text, pairs),) if text else ()
 
 
 def _still_agreed(kept: Kept, run_id: str) -> None:
     """Each of two that start writes before it reads, so at least one sees the other: then its run is
     taken back. Raises InputError."""
     name, plan = kept.record.tags["study"], json.loads(kept.record.tags["design"])
-    known = [study for study in read.studies() if study.name == name and study.run_id != run_id]
+    known = [study for study in read.studies() if study.name == name]
+    known = [study for study in known if run_id not in (study.run_id, *study.parts)]
     try:
         agreement.check(plan, known)
     except InputError:

@@ -87,7 +87,9 @@ def open_study(
     given = outbox.given_run()
     folder = new_folder(f"study-{name}") if known is None else known.folder
     with courier.holding(folder):
-        kept = _begin(folder, name, plan, given, only) if known is None else _go_on(known, plan)
+        kept = (
+            _begin(folder, name, plan, given, only) if known is None else _go_on(known, plan, only)
+        )
         try:
             run_id = courier.announce(kept)
         except InputError:
@@ -193,8 +195,8 @@ def _begin(folder: Path, name: str, plan: dict[str, Any], run_id: str, only: str
         ) from None
 
 
-def _go_on(kept: Kept, plan: dict[str, Any]) -> Kept:
-    """A study's own record, open again. Raises InputError where its design is another one."""
+def _go_on(kept: Kept, plan: dict[str, Any], only: str) -> Kept:
+    """A study's own record, open again. Raises InputError where its design is another one, or its blocks."""
     known = json.loads(kept.record.tags["design"])
     if changed := agreement.changed(known, plan):
         raise InputError(
@@ -202,4 +204,10 @@ def _go_on(kept: Kept, plan: dict[str, Any]) -> Kept:
             f"({known.get(changed[0])} against {plan[changed[0]]}); use the same options to go on, or "
             "another name"
         )
-    return outbox.with_status(kept, "RUNNING")
+    part = kept.record.tags.get(names.BLOCKS, ALL)
+    if only not in (part, ALL):
+        raise InputError(
+            f"study '{kept.record.tags['study']}' has blocks {part} here, not {only}; expected the same, or "
+            "all: another part needs a clone and a store of its own"
+        )
+    return outbox.with_status(kept, "RUNNING", {} if only == part else {names.BLOCKS: ALL})

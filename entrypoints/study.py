@@ -559,7 +559,9 @@ def _analysed(name: str, plan: dict[str, Any], run_id: str, failures: list[str])
 )
 def main(**options: Any) -> None:
     only = options["blocks"]
-    if len(part(only, options["pairs"])) < options["pairs"] and options["until_resolved"]:
+    if len(part(only, options["pairs"])) == options["pairs"]:
+        only = ALL
+    if only != ALL and options["until_resolved"]:
         raise InputError(
             f"blocks={only} with until_resolved: expected all, because every look is at the "
             "blocks so far, in their order"

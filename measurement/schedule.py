@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from measurement.errors import InputError
+from measurement.untrusted import shown
 
 SOUND = "none"
 """An arm without a deliberate mistake."""
@@ -106,7 +108,7 @@ def blocks(arms: tuple[str, ...], pairs: int, seed: int) -> list[Slot]:
 
 
 def part(text: str, pairs: int) -> range:
-    """The blocks that a command runs, of `pairs` numbered from 0: `all`, `5`, or `5-9`.
+    """The blocks that a command runs, of `pairs` (one or more) numbered from 0: `all`, `5`, or `5-9`.
 
     >>> part("5-9", 10)
     range(5, 10)
@@ -115,10 +117,10 @@ def part(text: str, pairs: int) -> range:
     """
     if text == ALL:
         return range(pairs)
-    first, dash, last = text.partition("-")
-    last = last if dash else first
-    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) < pairs):
+    found = re.fullmatch("([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+    if not first <= last < pairs:
         raise InputError(
-            f"blocks='{text}': expected all, or numbers from 0 to {pairs - 1} as in 0-{pairs - 1}"
+            f"blocks='{shown(text)}': expected all, or numbers from 0 to {pairs - 1} as in 0-{pairs - 1}"
         )
-    return range(int(first), int(last) + 1)
+    return range(first, last + 1)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,7 @@ _PLACES = re.compile(r"\w*(PATH|HOME|DIR|CACHE|CACHE_DIR|FILE|FOLDER)|PYTHON(UNB
 _PLAIN = re.compile(r"[\w.,:+-]{0,40}")
 _COLLECTOR = ((700, 10, 10), (2000, 10, 0), (2000, 10, 10))  # of Python's versions
 _SWITCH_SECONDS = 0.005
+_WHICH = ("CUDA_VISIBLE_DEVICES", "processors")
 _ALLOCATORS = re.compile(r"/lib(jemalloc|tcmalloc|mimalloc|hoard|tbbmalloc_proxy)[^/\n]*$", re.M)
 
 
@@ -49,6 +51,38 @@ def same_variables() -> Iterator[None]:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
+
+
+class Place(NamedTuple):
+    """Which of a machine's GPUs and processors a process was confined to; empty: to none."""
+
+    gpus: frozenset[str]
+    processors: frozenset[str]
+
+    def apart(self, other: Place) -> bool:
+        """Whether two processes shared none of these."""
+        return all(
+            a and b and not a & b
+            for a, b in ((self.gpus, other.gpus), (self.processors, other.processors))
+        )
+
+
+def placed(text: str) -> tuple[str, Place]:
+    """(settings as `of_process` says them with how many GPUs and processors instead of which, which).
+
+    >>> placed("CUDA_VISIBLE_DEVICES=1, OMP_PROC_BIND=true, processors=2,3 of 8")[0]
+    'CUDA_VISIBLE_DEVICES=any 1, OMP_PROC_BIND=true, processors=any 2 of 8'
+    """
+    which = {name: frozenset[str]() for name in _WHICH}
+    words = []
+    for word in text.split(", "):
+        name, _, value = word.partition("=")
+        if name in _WHICH:
+            listed, of, total = value.partition(" of ")
+            which[name] = frozenset(listed.split(","))
+            word = f"{name}=any {len(which[name])}{of}{total}"
+        words.append(word)
+    return ", ".join(words), Place(*which.values())
 
 
 def _place() -> list[str]:

@@ -87,7 +87,7 @@ class Study:
     comparisons: tuple[Pairing, ...]
     design: dict[str, Any] = field(default_factory=dict)  # everything, as recorded
     machine: str = ""  # fingerprint; "" where the design names none
-    blocks: frozenset[int] = frozenset()  # that were to be run, where not all were
+    blocks: tuple[range, ...] = ()  # that were to be run, where not all were: one for each part
     parts: tuple[str, ...] = ()  # runs of its other parts, which ran the other blocks
 
     @property
@@ -250,8 +250,11 @@ def _here(run_id: str, folder: Path) -> dict[str, np.ndarray]:
 
 def every_study() -> list[Study]:
     """The designs of all studies that were ever started here and are still in the store, the deleted
-    ones too, oldest first."""
-    return [*_readable(bulk.runs({names.KIND: "study"}, deleted=True))]
+    ones too, oldest first. One whose blocks were run in parts is there once."""
+    joined = {study.run_id: study for study in studies() if study.parts}
+    further = {run_id for study in joined.values() for run_id in study.parts}
+    every = _readable(bulk.runs({names.KIND: "study"}, deleted=True))
+    return [joined.get(one.run_id, one) for one in every if one.run_id not in further]
 
 
 def studies() -> list[Study]:
@@ -267,11 +270,17 @@ def studies() -> list[Study]:
 
 def _joined(known: Study, found: Study) -> Study:
     """A study with a further part of it, which ran other blocks of the same design; else as it is."""
-    if not (known.blocks and found.blocks) or known.blocks & found.blocks:
+    if not (known.blocks and found.blocks) or _same_but(known) != _same_but(found):
         return known
-    if known.design != found.design:
+    (more,) = found.blocks
+    if any(range(max(r.start, more.start), min(r.stop, more.stop)) for r in known.blocks):
         return known
-    return replace(known, blocks=known.blocks | found.blocks, parts=(*known.parts, found.run_id))
+    return replace(known, blocks=(*known.blocks, more), parts=(*known.parts, found.run_id))
+
+
+def _same_but(study: Study) -> dict[str, Any]:
+    """The design without how long a part waits for a quiet machine."""
+    return {key: value for key, value in study.design.items() if key != "wait_quiet"}
 
 
 def machines_of(name: str | None, machine: str | None = None) -> list[Study]:
@@ -336,9 +345,7 @@ def _study(run: Found) -> Study:
         comparisons=tuple(Pairing(**pairing) for pairing in design["comparisons"]),
         design=design,
         machine=machine and stated.name(machine, "its machine is named"),
-        blocks=frozenset(part(run.tags[names.BLOCKS], design["pairs"]))
-        if names.BLOCKS in run.tags
-        else frozenset(),
+        blocks=(part(run.tags[names.BLOCKS], design["pairs"]),) if names.BLOCKS in run.tags else (),
     )
 
 

@@ -12,16 +12,20 @@ import numpy as np
 from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 
-from tracking import names, write
+from tracking import names, views, write
 from tracking.read import Row, Study
 
 Series = Mapping[str, np.ndarray]
 
 
 def store(
-    made: Iterable[tuple[Study, list[Row]]], samples: Callable[[Row], Series] | None = None
-) -> None:
-    """Every study as one run and its trials as runs with tags, metrics and, if given, samples."""
+    made: Iterable[tuple[Study, list[Row]]],
+    samples: Callable[[Row], Series] | None = None,
+    **more: str,
+) -> list[str]:
+    """Every study as one run and its trials as runs below it with tags, metrics and, if given,
+    samples; returns the studies' runs. more: further tags of these."""
+    runs = []
     client = MlflowClient()
     for study, rows in made:
         design = {
@@ -37,15 +41,19 @@ def store(
         if study.machine:
             design["machine"] = study.machine
         start = int(1000 * min(row.start_seconds for row in rows))
-        tags = {names.KIND: "study", "study": study.name, "design": json.dumps(design)}
-        client.create_run("0", start_time=start, tags=tags, run_name=study.name)
+        tags = {names.KIND: "study", "study": study.name, "design": json.dumps(design), **more}
+        run = client.create_run("0", start_time=start, tags=tags, run_name=study.name)
+        runs.append(str(run.info.run_id))
         for row in rows:
-            _trial(client, row, samples)
+            _trial(client, row, samples, runs[-1])
+    return runs
 
 
-def _trial(client: MlflowClient, row: Row, samples: Callable[[Row], Series] | None) -> None:
-    start = int(1000 * row.start_seconds)
-    run = client.create_run("0", start_time=start, tags=tags_of(row), run_name=row.name)
+def _trial(
+    client: MlflowClient, row: Row, samples: Callable[[Row], Series] | None, parent: str
+) -> None:
+    start, tags = int(1000 * row.start_seconds), {**tags_of(row), views.PARENT: parent}
+    run = client.create_run("0", start_time=start, tags=tags, run_name=row.name)
     metrics = [Metric(name, value, start, 0) for name, value in row.metrics.items()]
     client.log_batch(run.info.run_id, metrics=metrics, tags=[RunTag("order", str(row.order))])
     if samples is not None and row.metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from entrypoints import overlay, study
 from entrypoints.deliver import Courier
 from entrypoints.processes import environment
 from measurement.errors import InputError
-from measurement.schedule import Condition
+from measurement.schedule import Condition, Slot, blocks
 from tracking import read
 
 BASE = Condition("pytorch", "cpu")
@@ -125,3 +126,34 @@ def test_a_study_of_fixed_size_never_looks(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(study, "_run_slot", lambda slot, *_: None)
     monkeypatch.setattr(study.stopping, "look", lambda *_: pytest.fail("looked"))
     assert study.run_slots(plan, "x", ("", ""), dict.fromkeys(plan["arms"]), set(), Courier()) == []
+
+
+def test_some_blocks_of_a_study_run_alone_and_in_the_order_drawn_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[Slot] = []
+    plan = study.design({**OPTIONS, "pairs": 12}, BASE)
+    specs = dict.fromkeys(plan["arms"])
+    monkeypatch.setattr(study, "_run_slot", lambda slot, *_: ran.append(slot))
+    for only in ("5-9", "11"):
+        assert study.run_slots(plan, "x", ("", ""), specs, set(), Courier(), only) == []
+    drawn = blocks(tuple(plan["arms"]), 12, plan["seed"])
+    assert ran == [slot for slot in drawn if slot.pair in (5, 6, 7, 8, 9, 11)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("--blocks", "0-4", "--until_resolved", "true"),
+            "blocks=0-4 with until_resolved: expected",
+        ),
+        (("--blocks", "3-12"), "blocks='3-12': expected all, or numbers from 0 to 11 as in 0-11"),
+    ],
+)
+def test_blocks_that_cannot_be_run_alone_are_one_line(
+    run: Callable[..., tuple[int, str, str]], words: tuple[str, ...], said: str
+) -> None:
+    code, out, err = run("study", "--pairs", "12", *words)
+    (line,) = err.splitlines()
+    assert (code, out) == (2, "") and said in line

@@ -129,3 +129,10 @@ def test_trials_that_say_no_start_count_as_before(
 def test_the_start_of_a_machine_is_told_by_a_hash_alone() -> None:
     assert identity.boot() == identity.boot() != identity.process()
     assert len(identity.boot()) == 16 and identity._boot() not in identity.boot()
+
+
+@pytest.mark.parametrize(("only", "tag"), [("0-1", "0-1"), ("1", "1"), ("all", None)])
+def test_a_study_of_which_a_part_is_run_says_so(store: Path, only: str, tag: str | None) -> None:
+    with opening.open_study("stretch", PLAN, Courier(), only) as opened:
+        assert opened.kept.record.tags.get(names.BLOCKS) == tag
+        assert MlflowClient().get_run(opened.run_id).data.tags.get(names.BLOCKS) == tag

@@ -72,6 +72,10 @@ def test_other_answers_pass_where_each_model_holds_its_own_for_as_good(field, qu
         (1421.5, None, False),
         (None, None, False),
         (math.nan, math.nan, False),
+        (1.0, 125 / 128, True),  # DeiT, asked singly and in a batch
+        (1.0, 121 / 128, False),
+        (1.0, 0.5, False),
+        (1.0, 1.03, False),  # no shares
     ):
         a, b = {**given, quality: own}, {**other, quality: its}
         assert (receipt_difference(a, b) is None) == equal

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from measurement.errors import InputError
-from measurement.schedule import Condition, blocks, parse_arm
+from measurement.schedule import Condition, blocks, parse_arm, part
 
 BASE = Condition("any", device="cpu", compile="off", threads=2)
 arms = st.lists(st.text("abcdef", min_size=1), min_size=1, max_size=7, unique=True).map(tuple)
@@ -45,6 +46,37 @@ def test_orders_vary_between_blocks_and_seeds_and_are_fair():
     places = Counter((s.arm, s.order) for s in blocks(five, 500, 0))
     assert set(places) == {(arm, place) for arm in five for place in range(5)}
     assert 60 < min(places.values()) <= max(places.values()) < 145  # 100 +- 9
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("all", range(10)), ("5", range(5, 6)), ("5-9", range(5, 10))]
+)
+def test_a_part_is_all_blocks_or_one_or_some_in_a_row(text, said):
+    assert part(text, 10) == said
+
+
+@given(arms, st.integers(1, 12), st.sets(st.integers(1, 11)), seeds)
+def test_parts_that_cover_the_blocks_give_every_slot_once(names, pairs, cuts, seed):
+    starts = [0, *sorted(cut for cut in cuts if cut < pairs), pairs]
+    words = [f"{a}-{b - 1}" if b - a > 1 else f"{a}" for a, b in pairwise(starts)]
+    slots = blocks(names, pairs, seed)
+    taken = [[slot for slot in slots if slot.pair in part(text, pairs)] for text in words]
+    assert [slot for some in taken for slot in some] == slots
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "-", "5-", "-5", "9-5", "0-10", "10", "x", "1-2-3", " 1", "1_0", "+1", "ALL", "1.0"),
+        "\uff11",  # a full-width 1
+        "9" * 5000,
+        "\x1b[31m",
+    ],
+)
+def test_what_is_no_part_is_one_line_that_says_what_is_expected(text):
+    with pytest.raises(InputError, match=r"expected all, or numbers from 0 to 9 as in 0-9$") as e:
+        part(text, 10)
+    assert str(e.value).isprintable() and len(str(e.value)) < 300
 
 
 @pytest.mark.parametrize(
