@@ -261,11 +261,11 @@ def _agreed(kept: Kept) -> Kept:
         )
     if not own.blocks and names.BLOCKS not in kept.record.tags:
         return replace(kept, run_id=own.run_id)
-    run_id = delivery.find(kept.id) or own.run_id
-    if run_id in own.parts:
-        return replace(kept, run_id=run_id)
-    # The blocks of a part are those of one run.
-    if run_id != own.run_id or _blocks(kept, own.pairs) != own.blocks[:1]:
+    # Each part is a run, which goes on from its own record or with its own blocks.
+    run_id = delivery.find(kept.id)
+    if not run_id and _blocks(kept, own.pairs) == own.blocks[:1]:
+        run_id = own.run_id
+    if run_id not in (own.run_id, *own.parts):
         raise InputError(
             f"study '{name}' has a part in this store already; expected a store of its own for every part: "
             "use another one here, and `publish` it afterwards"

@@ -50,14 +50,15 @@ class _Count(TorchDispatchMode):
         if attention:
             self._add(tensors[:1], _attention(packet.__name__, tensors))
         elif packet in _OWN:
-            self._add(tensors, _OWN[packet](args, output))
+            transform = _OWN[packet] is _transform
+            self._add(tensors, _OWN[packet](args, output), on_matrix_units=not transform)
         elif packet in flop_registry:
             flops = flop_registry[packet](*args, **kwargs, out_val=output)
             self._add(tensors, flops)
         return output
 
-    def _add(self, tensors: list[torch.Tensor], flops: float) -> None:
-        self.counter.add(_dtype(tensors[-1]), flops)
+    def _add(self, tensors: list[torch.Tensor], flops: float, on_matrix_units: bool = True) -> None:
+        self.counter.add(_dtype(tensors[-1], on_matrix_units), flops)
 
 
 def _attention(name: str, tensors: list[torch.Tensor]) -> int:
@@ -90,10 +91,11 @@ _OWN: dict[Any, Callable[[Any, Any], int]] = {
 }
 
 
-def _dtype(tensor: torch.Tensor) -> str:
-    """Of a product, as its hardware multiplies it: the settings may say fewer bits than are stored."""
+def _dtype(tensor: torch.Tensor, on_matrix_units: bool) -> str:
+    """Of a product, as its hardware multiplies it: on matrix units in fewer bits than are stored, where
+    the settings say so."""
     name = str(tensor.dtype).removeprefix("torch.")
-    if name != "float32":
+    if name != "float32" or not on_matrix_units:
         return {"complex64": "float32", "complex128": "float64"}.get(name, name)
     precision = torch.get_float32_matmul_precision()
     if precision == "medium":

@@ -31,7 +31,8 @@ def count(call: Callable[[], Any], tf32: bool) -> Operations:
     for operation in graph.get_operations():
         if flops := _flops(operation):
             name = operation.inputs[-1].dtype.name
-            counter.add("tf32" if tf32 and name == "float32" else name, flops)
+            fewer = tf32 and name == "float32" and operation.type not in _TRANSFORMS
+            counter.add("tf32" if fewer else name, flops)
     return counter.found()
 
 

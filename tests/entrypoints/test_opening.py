@@ -4,6 +4,7 @@ half of one and half of the other."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,13 @@ from mlflow.tracking import MlflowClient
 from entrypoints import opening
 from entrypoints.deliver import Courier, send
 from measurement import identity
+from measurement.errors import InputError
+from tests.entrypoints.conftest import use_store
 from tests.entrypoints.test_agreement import A, plan_of
 from tracking import names, outbox, read
 from tracking.write import Point, Record
+
+Run = Callable[..., tuple[int, str, str]]
 
 PLAN = plan_of(A, pairs=2)
 ARMS = PLAN["arms"]
@@ -136,3 +141,54 @@ def test_a_study_of_which_a_part_is_run_says_so(store: Path, only: str, tag: str
     with opening.open_study("stretch", PLAN, Courier(), only) as opened:
         assert opened.kept.record.tags.get(names.BLOCKS) == tag
         assert MlflowClient().get_run(opened.run_id).data.tags.get(names.BLOCKS) == tag
+
+
+def test_a_part_goes_on_with_its_blocks_or_all_of_them(store: Path) -> None:
+    with opening.open_study("stretch", PLAN, Courier(), "0") as opened:
+        first = opened.run_id
+    with (
+        pytest.raises(InputError, match="has blocks 0 here, not 1; expected the same, or all"),
+        opening.open_study("stretch", PLAN, Courier(), "1"),
+    ):
+        pass
+    with opening.open_study("stretch", PLAN, Courier(), "0") as opened:
+        assert opened.run_id == first
+    with opening.open_study("stretch", PLAN, Courier()) as opened:
+        assert opened.run_id == first
+    assert MlflowClient().get_run(first).data.tags[names.BLOCKS] == "all"
+
+
+def test_a_part_of_another_clone_has_no_place_in_the_same_store(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opening.open_study("stretch", PLAN, Courier(), "0") as opened:
+        first = opened.run_id
+    (tmp_path / "clone").mkdir()
+    monkeypatch.chdir(tmp_path / "clone")
+    for only in ("1", "all"):
+        with (
+            pytest.raises(InputError, match="a part in this store already; expected a store of"),
+            opening.open_study("stretch", PLAN, Courier(), only),
+        ):
+            pass
+    with opening.open_study("stretch", PLAN, Courier(), "0") as opened:  # goes on
+        assert opened.run_id == first
+    assert MlflowClient().get_run(first).data.tags[names.BLOCKS] == "0"
+
+
+def test_a_part_goes_on_in_its_own_run_where_an_older_part_was_published(
+    empty_store: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores, runs = [], []
+    for only in ("0", "1"):
+        (tmp_path / only).mkdir()
+        stores.append(use_store(empty_store, tmp_path / only, monkeypatch))
+        with opening.open_study("stretch", PLAN, Courier(), only) as opened:
+            runs.append(opened.run_id)
+    code, _, err = run("publish", "--source", f"sqlite:///{stores[0]}")
+    assert code == 0, err
+    for _ in range(2):
+        with opening.open_study("stretch", PLAN, Courier(), "1") as opened:
+            assert opened.run_id == runs[1]
+    (joined,) = read.studies()
+    assert joined.run_id != runs[1] and joined.parts == (runs[1],)
