@@ -173,6 +173,8 @@ def _overlap(table: Table, rows: Sequence[Row]) -> tuple[Flag, ...]:
     for row in sorted(known, key=lambda row: row.start_seconds):
         running = [r for r in running if row.start_seconds < _end(r) - _CLOCK_SECONDS]
         for other in running:
+            if _elsewhere(row, other):
+                continue
             (beside if _apart(row, other) else shared).update({row.run_id, other.run_id} & wanted)
         running.append(row)
     found = []
@@ -199,6 +201,12 @@ def _overlap(table: Table, rows: Sequence[Row]) -> tuple[Flag, ...]:
 
 def _end(row: Row) -> float:
     return row.end_seconds or 0.0
+
+
+def _elsewhere(row: Row, other: Row) -> bool:
+    """Whether two trials are of different parts, on two of the machines that have one name."""
+    one, two = row.tags.get(BOOT, ""), other.tags.get(BOOT, "")
+    return row.parent != other.parent and bool(one and two) and one != two
 
 
 def _apart(row: Row, other: Row) -> bool:

@@ -43,7 +43,7 @@ def candidates(study: Study, known: Sequence[Study]) -> list[Study]:
     return [
         other
         for other in known
-        if other.run_id not in (study.run_id, *study.parts)
+        if other.run_id not in study.runs
         and other.machine == study.machine
         and all(other.design.get(key) == study.design.get(key) for key in _ASKED)
         and {*map(_key, other.comparisons)} & {*map(_key, study.comparisons)}

@@ -82,7 +82,7 @@ def build(study: Study, rows: Iterable[Row]) -> Table:
     arm (names the key); a job on other ranks or hosts than its arm was to have; two machines; a metric that is NaN, infinite or negative; mixed units.
     """
     # A study of the same name that was deleted, and begun anew, is another one.
-    rows = [row for row in rows if row.parent in ("", study.run_id, *study.parts)]
+    rows = [row for row in rows if row.parent in ("", *study.runs)]
     if study.parts:
         rows = _anywhere(study, rows)
     every, rows = rows, [row for row in rows if not row.deleted]

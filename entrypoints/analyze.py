@@ -142,14 +142,7 @@ def _session(study: Study, every: Sequence[Study], refuse: bool) -> Session:
     measured = [row.run_id for row in rows if row.status == "FINISHED" and not row.deleted]
     # The trials of one start each: a deleted study may have had the name that another one has now.
     others = [
-        (
-            other,
-            [
-                row
-                for row in read.trials_of(other)
-                if row.parent in ("", other.run_id, *other.parts)
-            ],
-        )
+        (other, [row for row in read.trials_of(other) if row.parent in ("", *other.runs)])
         for other in repeats.candidates(study, every)
     ]
     around = comparison.Around(read.samples_of(measured), others)

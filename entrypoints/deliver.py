@@ -265,7 +265,7 @@ def _agreed(kept: Kept) -> Kept:
     run_id = delivery.find(kept.id)
     if not run_id and _blocks(kept, own.pairs) == own.blocks[:1]:
         run_id = own.run_id
-    if run_id not in (own.run_id, *own.parts):
+    if run_id not in own.runs:
         raise InputError(
             f"study '{name}' has a part in this store already; expected a store of its own for every part: "
             "use another one here, and `publish` it afterwards"
@@ -283,7 +283,7 @@ def _still_agreed(kept: Kept, run_id: str) -> None:
     taken back. Raises InputError."""
     name, plan = kept.record.tags["study"], json.loads(kept.record.tags["design"])
     known = [study for study in read.studies() if study.name == name]
-    known = [study for study in known if run_id not in (study.run_id, *study.parts)]
+    known = [study for study in known if run_id not in study.runs]
     try:
         agreement.check(plan, known)
     except InputError:

@@ -91,6 +91,11 @@ class Study:
     parts: tuple[str, ...] = ()  # runs of its other parts, which ran the other blocks
 
     @property
+    def runs(self) -> tuple[str, ...]:
+        """Its own run and those of its further parts: what its trials are below."""
+        return self.run_id, *self.parts
+
+    @property
     def anytime(self) -> bool:
         """Looked at after every block, so that only an interval valid at any time may speak."""
         return self.design.get("stopping") == "anytime"
@@ -141,10 +146,7 @@ def belonging(study: Study, rows: Iterable[Row]) -> list[Row]:
         row
         for row in rows
         if row.study == study.name
-        and (
-            study.machine in ("", row.machine)
-            or (not row.machine and row.parent in (study.run_id, *study.parts))
-        )
+        and (study.machine in ("", row.machine) or (not row.machine and row.parent in study.runs))
     ]
     digests = sorted({row.tags.get(names.IDENTITY, "") for row in found if row.machine} - {""})
     if study.machine and len(digests) > 1:

@@ -12,6 +12,7 @@ from fleet import MLX, measured
 from analysis import comparison
 from analysis.findings import Comparison
 from measurement.errors import InputError
+from tracking.names import BOOT
 from tracking.read import Row, Study
 
 PLACES = tuple(
@@ -54,6 +55,9 @@ def test_parts_at_once_on_gpus_of_their_own_give_a_verdict_that_says_so() -> Non
     found, flags = headline(*in_parts())
     assert "PARTS-AT-ONCE" in flags and not {"OVERLAP", "NOT-INTERLEAVED", "LATE-PAIR"} & flags
     assert found.outcome == "better"
+    study, rows = in_parts((PLACES[0], PLACES[0]))
+    rows = [replace(row, tags={**row.tags, BOOT: row.parent}) for row in rows]  # of two machines
+    assert not {"PARTS-AT-ONCE", "OVERLAP"} & headline(study, rows)[1]
     found, flags = headline(*in_parts(at_once=False))
     assert not {"PARTS-AT-ONCE", "OVERLAP"} & flags
 
