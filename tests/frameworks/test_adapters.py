@@ -160,15 +160,3 @@ def test_what_is_not_contiguous_or_not_writable_is_put_too(framework, rng):
     np.testing.assert_array_equal(framework.read(framework.put(array[::2, ::-1])), array[::2, ::-1])
     array.flags.writeable = False
     np.testing.assert_array_equal(framework.read(framework.put(array)), array)
-
-
-def test_a_transform_is_multiplied_on_no_matrix_unit(monkeypatch):
-    """TF32 is what matrix units make of float32."""
-    import torch
-
-    from frameworks.counting.pytorch import count
-
-    x = torch.ones(4, 4)
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
-    assert count(lambda: x @ x).products == {"tf32": 2 * 4**3}
-    assert count(lambda: torch.fft.rfft(x)).products == {"float32": 4 * 4 * 3 * 4}

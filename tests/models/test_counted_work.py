@@ -272,3 +272,13 @@ def test_strips_of_a_mask_count_as_the_whole(monkeypatch):
     found = session("transformer_lm", "mlx", config).counted().summary()
     expected = config.batch_size * config.train_flops_per_item()
     assert found["products"]["step"]["float32"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_transform_is_multiplied_on_no_matrix_unit(monkeypatch):
+    """TF32 is what matrix units make of float32. MLX knows the same (frameworks/counting)."""
+    torch = pytest.importorskip("torch")
+    counting = pytest.importorskip("frameworks.counting.pytorch")
+    x = torch.ones(4, 4)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    assert counting.count(lambda: x @ x).products == {"tf32": 2 * 4**3}
+    assert counting.count(lambda: torch.fft.rfft(x)).products == {"float32": 4 * 4 * 3 * 4}
