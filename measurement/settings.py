@@ -30,6 +30,7 @@ _PLAIN = re.compile(r"[\w.,:+-]{0,40}")
 _COLLECTOR = ((700, 10, 10), (2000, 10, 0), (2000, 10, 10))  # of Python's versions
 _SWITCH_SECONDS = 0.005
 _WHICH = ("CUDA_VISIBLE_DEVICES", "processors")
+_NUMBERS = re.compile(r"[0-9]{1,5}(,[0-9]{1,5})*")
 _ALLOCATORS = re.compile(r"/lib(jemalloc|tcmalloc|mimalloc|hoard|tbbmalloc_proxy)[^/\n]*$", re.M)
 
 
@@ -54,10 +55,11 @@ def same_variables() -> Iterator[None]:
 
 
 class Place(NamedTuple):
-    """Which of a machine's GPUs and processors a process was confined to; empty: to none."""
+    """Which of a machine's GPUs and processors, by number, a process was confined to; empty: to none
+    that is known."""
 
-    gpus: frozenset[str]
-    processors: frozenset[str]
+    gpus: frozenset[int]
+    processors: frozenset[int]
 
     def apart(self, other: Place) -> bool:
         """Whether two processes shared none of these."""
@@ -73,13 +75,14 @@ def placed(text: str) -> tuple[str, Place]:
     >>> placed("CUDA_VISIBLE_DEVICES=1, OMP_PROC_BIND=true, processors=2,3 of 8")[0]
     'CUDA_VISIBLE_DEVICES=any 1, OMP_PROC_BIND=true, processors=any 2 of 8'
     """
-    which = {name: frozenset[str]() for name in _WHICH}
+    which = {name: frozenset[int]() for name in _WHICH}
     words = []
     for word in text.split(", "):
         name, _, value = word.partition("=")
-        if name in _WHICH:
-            listed, of, total = value.partition(" of ")
-            which[name] = frozenset(listed.split(","))
+        listed, of, total = value.partition(" of ")
+        # A GPU has other names beside its number, and a long list of them is a hash: left as they are.
+        if name in _WHICH and _NUMBERS.fullmatch(listed):
+            which[name] = frozenset(map(int, listed.split(",")))
             word = f"{name}=any {len(which[name])}{of}{total}"
         words.append(word)
     return ", ".join(words), Place(*which.values())

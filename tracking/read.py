@@ -253,21 +253,28 @@ def _here(run_id: str, folder: Path) -> dict[str, np.ndarray]:
 def every_study() -> list[Study]:
     """The designs of all studies that were ever started here and are still in the store, the deleted
     ones too, oldest first. One whose blocks were run in parts is there once."""
-    joined = {study.run_id: study for study in studies() if study.parts}
+    runs = [*bulk.runs({names.KIND: "study"}, deleted=True)]
+    deleted = {run.run_id for run in runs if run.deleted}
+    every = [*_readable(runs)]
+    joined = {one.run_id: one for one in _one_each(s for s in every if s.run_id not in deleted)}
     further = {run_id for study in joined.values() for run_id in study.parts}
-    every = _readable(bulk.runs({names.KIND: "study"}, deleted=True))
     return [joined.get(one.run_id, one) for one in every if one.run_id not in further]
 
 
 def studies() -> list[Study]:
     """The designs of every study of the store, newest first: one for each machine that it runs on;
     a resumed study is listed once, and so is one whose blocks were run in parts."""
+    return _one_each(_readable(bulk.runs({names.KIND: "study"})))[::-1]
+
+
+def _one_each(found: Iterable[Study]) -> list[Study]:
+    """Of each name and machine one, the oldest, with the parts that it was run in."""
     first: dict[tuple[str, str], Study] = {}
-    for found in _readable(bulk.runs({names.KIND: "study"})):  # a resumed study keeps its first
-        known = first.setdefault((found.name, found.machine), found)
-        if known is not found:
-            first[known.name, known.machine] = _joined(known, found)
-    return list(reversed(first.values()))
+    for one in found:
+        known = first.setdefault((one.name, one.machine), one)
+        if known is not one:
+            first[one.name, one.machine] = _joined(known, one)
+    return [*first.values()]
 
 
 def _joined(known: Study, found: Study) -> Study:

@@ -67,11 +67,12 @@ def test_parts_at_once_on_gpus_of_their_own_give_a_verdict_that_says_so() -> Non
     [
         (PLACES[0], PLACES[0]),
         (PLACES[0], PLACES[1].replace("DEVICES=1", "DEVICES=0")),
+        (PLACES[0], PLACES[1].replace("DEVICES=1", "DEVICES=00")),
         (PLACES[0], PLACES[1].replace("4,5,6,7", "3,4,5,6")),
         ("CUDA_VISIBLE_DEVICES=0", "CUDA_VISIBLE_DEVICES=0"),
         ("default", "default"),
     ],
-    ids=["both", "one GPU", "one processor", "no processors", "nothing said"],
+    ids=["both", "one GPU", "written otherwise", "one processor", "no processors", "nothing said"],
 )
 def test_parts_at_once_that_share_one_give_none(places: tuple[str, str]) -> None:
     found, flags = headline(*in_parts(places))
@@ -84,8 +85,10 @@ def test_parts_at_once_that_share_one_give_none(places: tuple[str, str]) -> None
         (PLACES[0], PLACES[1].replace("2.28", "2.29")),
         (PLACES[0], PLACES[1].replace("4,5,6,7", "4,5,6")),
         (PLACES[0], PLACES[1].replace("DEVICES=1", "DEVICES=1,2")),
+        (PLACES[0], PLACES[1].replace("DEVICES=1", "DEVICES=GPU-46db77c8")),
+        tuple(place.replace("DEVICES=", "DEVICES=#00ff00f") for place in PLACES),
     ],
-    ids=["another setting", "fewer processors", "more GPUs"],
+    ids=["another setting", "fewer processors", "more GPUs", "another name of one", "hashes"],
 )
 def test_nothing_but_the_place_may_differ_between_parts(places: tuple[str, str]) -> None:
     with pytest.raises(InputError, match="mixes conditions: settings is"):

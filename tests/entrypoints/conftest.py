@@ -70,3 +70,12 @@ def invoke(module: str, *words: str) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without their slow figures and the samples that these need."""
+    from entrypoints import analyze
+
+    monkeypatch.setattr(analyze.read, "samples_of", lambda run_ids: {})
+    monkeypatch.setattr(analyze.figures, "draw", lambda *given: [])

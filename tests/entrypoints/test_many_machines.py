@@ -178,15 +178,6 @@ def three(store: Path) -> Path:
     return store
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports without their slow figures and the samples that these need."""
-    from entrypoints import analyze
-
-    monkeypatch.setattr(analyze.read, "samples_of", lambda run_ids: {})
-    monkeypatch.setattr(analyze.figures, "draw", lambda findings: [])
-
-
 def test_three_machines_give_an_interval_and_each_counts_once(
     three: Path, undrawn: None, run: Run
 ) -> None:
