@@ -10,7 +10,7 @@ from mlx import nn
 
 from measurement.framework import Differentiate
 from models.deit_small.config import BETAS, EPSILON, MLP_RATIO, NORM_EPSILON, Config
-from models.layers.mlx import AdamW, Linear, attend, gelu, norm, split
+from models.layers.mlx import AdamW, Linear, add_norm, linear_gelu, norm, self_attend
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/deit_small_peers.py.
 FASTER_COMPILED = (True, False)
@@ -24,8 +24,7 @@ class Attention(nn.Module):
         self.output = Linear(config.dimension, config.dimension, bias=True)
 
     def __call__(self, x: mx.array) -> mx.array:
-        query, key, value = (split(part, self.heads) for part in mx.split(self.qkv(x), 3, axis=2))
-        return self.output(attend(query, key, value, None))
+        return self.output(self_attend(self.qkv, x, self.heads))
 
 
 class FeedForward(nn.Module):
@@ -35,7 +34,7 @@ class FeedForward(nn.Module):
         self.outer = Linear(MLP_RATIO * config.dimension, config.dimension, bias=True)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.outer(gelu(self.inner(x)))
+        return self.outer(linear_gelu(self.inner, x))
 
 
 class Block(nn.Module):
@@ -47,8 +46,9 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def __call__(self, x: mx.array) -> mx.array:
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        change = self.attention(self.attention_norm(x))
+        x, y = add_norm(x, change, self.feed_forward_norm)
+        return x + self.feed_forward(y)
 
 
 class Model(nn.Module):

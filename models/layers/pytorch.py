@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from models.layers.gradients import pytorch as own_gradients
+
 
 def split(x: torch.Tensor, heads: int) -> torch.Tensor:
     """(n, t, heads * size) -> (n, heads, t, size)."""
@@ -62,6 +64,32 @@ def widest(x: torch.Tensor) -> torch.dtype:
 def gelu(x: torch.Tensor) -> torch.Tensor:
     """x * P(Z < x) for a standard normal Z, with the exact error function."""
     return nn.functional.gelu(x, approximate="none")
+
+
+def linear_gelu(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """GELU of a linear layer of x (..., inputs)."""
+    if own_gradients.here(x):
+        return own_gradients.LinearGelu.apply(x, linear.weight, linear.bias)
+    return gelu(linear(x))
+
+
+def self_attend(qkv: nn.Linear, x: torch.Tensor, heads: int) -> torch.Tensor:
+    """Attention of all of x (n, t, width) to all, whose queries, keys and values `qkv` gives side by
+    side -> (n, t, width)."""
+    if own_gradients.here(x) and own_gradients.fits(x, heads):
+        return own_gradients.SelfAttention.apply(x, qkv.weight, qkv.bias, heads)
+    queries, keys, values = (split(part, heads) for part in torch.chunk(qkv(x), 3, dim=2))
+    return attend(queries, keys, values, None)
+
+
+def add_norm(
+    x: torch.Tensor, change: torch.Tensor, norm: nn.LayerNorm
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x + change, both (..., width), and the norm of it."""
+    if own_gradients.here(x):
+        return own_gradients.AddNorm.apply(x, change, norm.weight, norm.bias, norm.eps)
+    x = x + change
+    return x, norm(x)
 
 
 @torch.library.custom_op(

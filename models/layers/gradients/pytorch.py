@@ -1,0 +1,203 @@
+"""Layers with gradients of their own for PyTorch on an NVIDIA Hopper GPU in 16 bits, where those that
+torch.compile makes pass over memory more often than they must (PyTorch 2.11; docs/NVIDIA.md has the
+profile). The functions are PyTorch's own; the kernels are in ../hopper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.flop_counter import register_flop_formula
+
+MOST_TOKENS = 256  # so many keys of a head fit in a multiprocessor
+SIZES = (16, 32, 64)  # of a head
+_cudnn_attention = torch.ops.aten._scaled_dot_product_cudnn_attention
+
+
+def here(x: torch.Tensor) -> bool:
+    """Whether `x` is in 16 bits on a Hopper GPU, and gradients are recorded."""
+    short = x.dtype in (torch.bfloat16, torch.float16)
+    return short and x.is_cuda and torch.is_grad_enabled() and _on_hopper()
+
+
+def fits(x: torch.Tensor, heads: int) -> bool:
+    """Whether the kernel of attention's gradient takes x (n, t, width)."""
+    return 1 < x.shape[1] <= MOST_TOKENS and x.shape[2] // heads in SIZES
+
+
+@torch.compiler.assume_constant_result
+def _on_hopper() -> bool:
+    return torch.cuda.get_device_capability()[0] == 9
+
+
+def _kernels() -> Any:
+    from models.layers.hopper import pytorch  # Triton comes with PyTorch for CUDA alone
+
+    return pytorch
+
+
+@torch.library.custom_op("layers::gelu", mutates_args=())
+def _gelu(x: torch.Tensor) -> torch.Tensor:
+    return _kernels().gelu(x)
+
+
+@_gelu.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("layers::gelu_gradient", mutates_args=())
+def _gelu_gradient(x: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return _kernels().gelu_gradient(x, gradient.contiguous())
+
+
+@_gelu_gradient.register_fake
+def _(x: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    sums = x.new_empty((_kernels().GELU_SUMS, x.shape[-1]), dtype=torch.float32)
+    return torch.empty_like(x), sums
+
+
+@torch.library.custom_op("layers::add_norm", mutates_args=())
+def _add_norm(
+    x: torch.Tensor, change: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _kernels().add_norm(x.contiguous(), change.contiguous(), weight, bias, epsilon)
+
+
+@_add_norm.register_fake
+def _(
+    x: torch.Tensor, change: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape)
+
+
+@torch.library.custom_op("layers::norm_gradient", mutates_args=())
+def _norm_gradient(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    besides: torch.Tensor,
+    gradient: torch.Tensor,
+    epsilon: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _kernels().norm_gradient(
+        x.contiguous(), weight, besides.contiguous(), gradient.contiguous(), epsilon
+    )
+
+
+@_norm_gradient.register_fake
+def _(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    besides: torch.Tensor,
+    gradient: torch.Tensor,
+    epsilon: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    sums = x.new_empty((_kernels().NORM_SUMS, 2, x.shape[-1]), dtype=torch.float32)
+    return x.new_empty(x.shape), sums
+
+
+@torch.library.custom_op("layers::attention_gradient", mutates_args=())
+def _attention_gradient(
+    output: torch.Tensor,
+    gradient: torch.Tensor,
+    logsumexp: torch.Tensor,
+    qkv: torch.Tensor,
+    heads: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    given = (output.contiguous(), gradient.contiguous(), logsumexp.contiguous())
+    return _kernels().attention_gradient(*given, qkv, heads)
+
+
+@_attention_gradient.register_fake
+def _(
+    output: torch.Tensor,
+    gradient: torch.Tensor,
+    logsumexp: torch.Tensor,
+    qkv: torch.Tensor,
+    heads: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    sums = qkv.new_empty((qkv.shape[0], qkv.shape[2]), dtype=torch.float32)
+    return torch.empty_like(qkv), sums
+
+
+@register_flop_formula(torch.ops.layers.attention_gradient)
+def _products(output: Any, gradient: Any, logsumexp: Any, qkv: Any, *_: Any, **__: Any) -> int:
+    n, tokens, width = output
+    return 4 * 2 * n * tokens * tokens * width  # four products, as PyTorch's own is counted
+
+
+def _linear_gradients(
+    x: torch.Tensor, weight: torch.Tensor, gradient: torch.Tensor, sums: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of x (..., inputs), weight (outputs, inputs) and bias (outputs,), from the gradient of what the
+    layer gives and sums of it (lines, outputs)."""
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    of_weight = rows.T @ x.reshape(-1, x.shape[-1])
+    return gradient @ weight, of_weight, sums.sum(0).to(weight.dtype)
+
+
+class LinearGelu(torch.autograd.Function):
+    """x (..., inputs), weight (outputs, inputs), bias (outputs,) -> GELU of the linear layer."""
+
+    @staticmethod
+    def forward(
+        context: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        inner = functional.linear(x, weight, bias)
+        context.save_for_backward(x, weight, inner)
+        return _gelu(inner)
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> Any:
+        x, weight, inner = context.saved_tensors
+        return _linear_gradients(x, weight, *_gelu_gradient(inner, gradient))
+
+
+class SelfAttention(torch.autograd.Function):
+    """x (n, t, width), weight (3 * width, width) and bias (3 * width,) of queries, keys and values ->
+    attention of all to all, (n, t, width)."""
+
+    @staticmethod
+    def forward(
+        context: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, heads: int
+    ) -> torch.Tensor:
+        qkv = functional.linear(x, weight, bias)
+        n, t, width = x.shape
+        parts = (p.view(n, t, heads, -1).transpose(1, 2) for p in torch.chunk(qkv, 3, dim=2))
+        output, logsumexp = _cudnn_attention(*parts, None, True)[:2]
+        output = output.transpose(1, 2).reshape(n, t, width)
+        context.save_for_backward(x, weight, qkv, output, logsumexp)
+        context.heads = heads
+        return output
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> Any:
+        x, weight, qkv, output, logsumexp = context.saved_tensors
+        found = _attention_gradient(output, gradient, logsumexp, qkv, context.heads)
+        return (*_linear_gradients(x, weight, *found), None)
+
+
+class AddNorm(torch.autograd.Function):
+    """x and change (..., width), weight and bias (width,) -> x + change and its layer norm."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        x: torch.Tensor,
+        change: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        epsilon: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        total, y = _add_norm(x, change, weight, bias, epsilon)
+        context.save_for_backward(total, weight)
+        context.epsilon = epsilon
+        return total, y
+
+    @staticmethod
+    def backward(context: Any, besides: torch.Tensor, gradient: torch.Tensor) -> Any:
+        total, weight = context.saved_tensors
+        slope, sums = _norm_gradient(total, weight, besides, gradient, context.epsilon)
+        of_weight, of_bias = sums.sum(0).to(weight.dtype)
+        return slope, slope, of_weight, of_bias, None

@@ -1,0 +1,1 @@
+"""Kernels for NVIDIA Hopper GPUs, of a framework whose own are slower there."""
