@@ -20,6 +20,18 @@ from measurement.comparison import (
 from measurement.evidence import Evidence
 from models.parameters import draw
 
+
+def attention(parts="query, key, value", given="query, key, value", heads="self.heads"):
+    """(MLX, PyTorch): text and its mistake, attention written out with another order, or cut."""
+    return [
+        ("return self.output(self_attend(self.qkv, x, self.heads))",
+         f"from models.layers import {framework} as layers\n        pieces = {chunk}(self.qkv(x), 3, 2)\n"
+         f"        {parts} = (layers.split(part, {heads}) for part in pieces)\n"
+         f"        return self.output(layers.attend({given}, None))")
+        for framework, chunk in (("mlx", "mx.split"), ("pytorch", "torch.chunk"))
+    ]  # fmt: skip
+
+
 # name -> (what differs first, in which arrays, the first array that is named,
 #          MLX: text and its mistake, PyTorch: text and its mistake)
 OUTPUT, GRADIENT, UPDATE, LOSS = "output", "gradient", "update", "loss of step"
@@ -70,25 +82,21 @@ BROKEN = {
         OUTPUT, "blocks.0.attention_norm ",
         ("NORM_EPSILON)", "1e-5)"), ("NORM_EPSILON)", "1e-5)")),
     "query and key exchanged": (
-        OUTPUT, "blocks.0.attention.output ",
-        ("attend(query, key, value", "attend(key, query, value"),
-        ("attend(query, key, value", "attend(key, query, value")),
+        OUTPUT, "blocks.0.attention.output ", *attention(given="key, query, value")),
     "query and value exchanged": (
-        OUTPUT, "blocks.0.attention.output ",
-        ("query, key, value = (", "value, key, query = ("),
-        ("query, key, value = (", "value, key, query = (")),
+        OUTPUT, "blocks.0.attention.output ", *attention(parts="value, key, query")),
     "scale of attention": (
         OUTPUT, "blocks.0.attention.output ",
-        ("attend(query, key", "attend(query * self.heads**-0.5, key"),
-        ("attend(query, key", "attend(query * self.heads**-0.5, key")),
+        *attention(given="query * self.heads**-0.5, key, value")),
     "heads cut another way": (
-        OUTPUT, "blocks.0.attention.output ",
-        ("split(part, self.heads)", "split(part, 1)"),
-        ("split(part, self.heads)", "split(part, 1)")),
+        OUTPUT, "blocks.0.attention.output ", *attention(heads="1")),
     "no residual": (
         OUTPUT, "blocks.0.feed_forward_norm ",
-        ("x = x + self.attention(", "x = self.attention("),
-        ("x = x + self.attention(", "x = self.attention(")),
+        ("add_norm(x, change", "add_norm(0 * x, change"),
+        ("add_norm(x, change", "add_norm(0 * x, change")),
+    "residual before the norm alone": (
+        OUTPUT, "blocks.0 ",
+        ("x, y = add_norm(x,", "_, y = add_norm(x,"), ("x, y = add_norm(x,", "_, y = add_norm(x,")),
     "norm after instead of before": (
         OUTPUT, "blocks.0.attention_norm ",
         ("self.attention(self.attention_norm(x))", "self.attention_norm(self.attention(x))"),
@@ -103,10 +111,8 @@ BROKEN = {
         ("self.norm(x[:, 0])", "0 * self.norm(x[:, 0]) + x[:, 0]")),
     "dropout left on": (
         OUTPUT, "blocks.0 ",
-        ("x + self.feed_forward(self.feed_forward_norm(x))",
-         "x + nn.Dropout(0.1)(self.feed_forward(self.feed_forward_norm(x)))"),
-        ("x + self.feed_forward(self.feed_forward_norm(x))",
-         "x + nn.functional.dropout(self.feed_forward(self.feed_forward_norm(x)), 0.1)")),
+        ("x + self.feed_forward(y)", "x + nn.Dropout(0.1)(self.feed_forward(y))"),
+        ("x + self.feed_forward(y)", "x + nn.functional.dropout(self.feed_forward(y), 0.1)")),
     "sum of losses": (
         GRADIENT, "class_token",
         ('reduction="mean"', 'reduction="sum"'), ('reduction="mean"', 'reduction="sum"')),
@@ -193,8 +199,11 @@ def test_a_broken_twin_is_refused_with_what_differs(name, case, framework):
 @pytest.mark.parametrize(
     ("framework", "change"),
     [
-        ("mlx", ("gelu(self.inner(x))", "nn.gelu_approx(self.inner(x))")),
-        ("pytorch", ("gelu(self", 'torch.nn.GELU(approximate="tanh")(self')),
+        ("mlx", ("linear_gelu(self.inner, x)", "nn.gelu_approx(self.inner(x))")),
+        (
+            "pytorch",
+            ("linear_gelu(self.inner, x)", 'nn.GELU(approximate="tanh")(self.inner(x))'),
+        ),
     ],
 )
 def test_the_other_gelu_is_refused_where_its_inputs_are_large_enough(framework, change):
