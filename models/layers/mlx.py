@@ -7,6 +7,7 @@ import platform
 from typing import Any, cast
 
 import mlx.core as mx
+import numpy as np
 from mlx import nn, optimizers
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
@@ -76,6 +77,18 @@ def norm(width: int, epsilon: float) -> nn.LayerNorm:
 def widest(x: mx.array) -> mx.Dtype:
     """The most exact floats that the device of `x` computes with; MLX's GPUs have no float64."""
     return mx.float64 if mx.default_device().type == mx.cpu else mx.float32
+
+
+def power_spectrum(frames: mx.array, window: np.ndarray, fourier: np.ndarray) -> mx.array:
+    """Squared magnitude of the Fourier transform of frames (n, t, samples) times `window` (samples,) ->
+    (n, t, samples / 2 + 1). fourier (samples, samples + 2): its real, then its imaginary part as a
+    product, for float64, in which MLX has no transform; in float32 a GPU may multiply in TF32."""
+    if frames.dtype == mx.float64:
+        real, imaginary = mx.split(frames @ mx.array(fourier, frames.dtype), 2, axis=-1)
+    else:
+        spectrum = mx.fft.rfft(frames * mx.array(window, frames.dtype))
+        real, imaginary = mx.real(spectrum), mx.imag(spectrum)
+    return mx.square(real) + mx.square(imaginary)
 
 
 def gelu(x: mx.array) -> mx.array:

@@ -252,7 +252,7 @@ def hann_window() -> np.ndarray:
 @functools.cache
 def fourier() -> np.ndarray:
     """(400, 402) float64: a frame times this is the real, then the imaginary part of its windowed
-    Fourier transform, for frameworks that have none in float64.
+    Fourier transform, for MLX, which has none in float64.
 
     In float32 the bands that are quiet beside the loudest of a frame keep few digits, and the
     logarithm shows it: 2.5e-5 of the largest value between two frameworks on the recording "jfk",

@@ -19,8 +19,8 @@ def log_mel(audio: mx.array, filters: mx.array) -> mx.array:
     x = mx.concatenate([x[:, half:0:-1], x, x[:, -2 : -half - 2 : -1]], axis=1)
     shape = (x.shape[0], audio.shape[1] // sizes.HOP_SAMPLES, sizes.FFT_SAMPLES)
     frames = mx.as_strided(x, shape, (x.shape[1], sizes.HOP_SAMPLES, 1))
-    real, imaginary = mx.split(mx.square(frames @ mx.array(sizes.fourier(), x.dtype)), 2, axis=2)
-    x = mx.log10(mx.maximum((real + imaginary).astype(mx.float32) @ filters.T, 1e-10))
+    power = layers.power_spectrum(frames, sizes.hann_window(), sizes.fourier())
+    x = mx.log10(mx.maximum(power.astype(mx.float32) @ filters.T, 1e-10))
     x = mx.maximum(x, mx.max(x, axis=(1, 2), keepdims=True) - 8.0) + 4.0
     return (x / 4.0).astype(audio.dtype)
 

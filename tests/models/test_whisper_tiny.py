@@ -203,6 +203,29 @@ def test_a_transform_by_a_product_is_the_fourier_transform():
     np.testing.assert_allclose(real + 1j * imaginary, expected, atol=1e-11)
 
 
+@needs_all
+@pytest.mark.parametrize(("bits", "digits"), [(32, 2e-6), (64, 1e-12)])
+def test_power_spectrum_of_mlx(bits, digits):
+    """In float32, as on a GPU, it is no product, which may be multiplied in TF32."""
+    import mlx.core as mx
+
+    from frameworks.counting import mlx as counting
+    from models.layers import mlx as layers
+
+    frames = np.random.default_rng(0).standard_normal((2, 5, 400))
+    with mx.stream(mx.cpu):
+        given = mx.array(frames, getattr(mx, f"float{bits}"))
+        constants = sizes.hann_window(), sizes.fourier()
+        found = np.array(layers.power_spectrum(given, *constants))
+    expected = np.abs(np.fft.rfft(frames * sizes.hann_window())) ** 2
+    np.testing.assert_allclose(found, expected, atol=digits * expected.max())
+    if bits == 32:
+        counted = counting.count(
+            lambda: mx.eval(layers.power_spectrum(given, *constants)), {}, tf32=True
+        )
+        assert counted.products == {"float32": 4 * 10 * 201 * 400}
+
+
 def test_flops_of_the_study():
     """By hand for tiny.en: 1500 positions, 2 + 47 tokens through the decoder, 48 times the head."""
     w, p, t = 384, 1500, 49
