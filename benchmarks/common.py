@@ -21,7 +21,7 @@ import models
 from analysis.statistics import Ratio, paired_ratio
 from entrypoints.processes import TrialFailed, environment
 from entrypoints.session import open_session
-from entrypoints.supervisor import resolve
+from entrypoints.supervisor import preset_for, resolve
 from measurement import blas, machine, schedule
 from measurement.errors import InputError
 from measurement.schedule import Condition
@@ -134,6 +134,7 @@ def measured_in_turn(
     """Of a script without pairs of arms: measures each framework in its own process, prints, writes."""
     chosen = FRAMEWORKS if options.framework == "both" else (options.framework,)
     try:
+        options.preset = preset_for(options.workload, options.preset, options.device)
         found = each_in_process(measure, chosen, options, options.workload)
     except (InputError, TrialFailed) as error:
         print("Error: " + " ".join(str(error).split()), file=sys.stderr)

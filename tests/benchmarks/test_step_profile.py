@@ -78,6 +78,24 @@ def test_a_recorded_profile_reads_as_a_table(path):
         )
 
 
+@pytest.mark.parametrize(
+    ("words", "preset"),
+    [("", "paper"), ("--device cpu", "cpu"), ("--preset smoke", "smoke")],
+)
+def test_a_preset_that_is_not_named_is_that_of_the_device(words, preset, monkeypatch):
+    asked = []
+
+    def each(measure, chosen, options, workload):
+        asked.append(options.preset)
+        return []
+
+    monkeypatch.setattr(step_profile.common, "each_in_process", each)
+    line = f"step_profile --workload transformer_lm --device gpu {words}"
+    monkeypatch.setattr(sys, "argv", line.split())
+    assert step_profile.main() == 0
+    assert asked == [preset]
+
+
 def test_without_a_gpu_it_is_one_line():
     if gpu():
         pytest.skip("there is a GPU here")
