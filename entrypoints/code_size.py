@@ -2,7 +2,8 @@
 
     python -m entrypoints.code_size --workload mnist
 
-A twin's own file, and beside it what it uses of models/layers, which several twins share.
+A twin's own file, and beside it what it uses of models/layers, which several twins share; without what is
+there for one kind of GPU alone (models/layers/gradients and hopper, of MLX and of PyTorch).
 """
 
 from __future__ import annotations
