@@ -51,6 +51,9 @@ MISTAKES = {
     "scale of attention": ("attend(query, key", "attend(query * self.heads**-0.5, key"),
     "heads cut another way": ("split(part, self.heads)", "split(part, 1)"),
     "no residual": ("x = x + self.attention(", "x = self.attention("),
+    "residual before the norm alone": (
+        "x = x + self.attention(self.attention_norm(x))\n        return x + self.feed_forward(self.feed_forward_norm(x))",
+        "y = x + self.attention(self.attention_norm(x))\n        return x + self.feed_forward(self.feed_forward_norm(y))"),
     "norm after instead of before": (
         "self.attention(self.attention_norm(x))", "self.attention_norm(self.attention(x))"),
     "blocks in another order": ("in self.blocks:", "in self.blocks[::-1]:"),
