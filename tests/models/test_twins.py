@@ -102,7 +102,8 @@ def test_twins_stay_short(workload):
 @needs_all
 @settings(max_examples=12)
 @given(
-    # Of one or two units the largest value may be what cancelling left, and rounding a share of it.
+    # Of a few units the largest value may be what cancelling left, and rounding a share of it: seen at
+    # one, two and three, one in hundreds.
     hidden_size=st.integers(8, 40),
     layers=st.integers(1, 3),
     batch_size=st.integers(1, ITEMS + 3),
