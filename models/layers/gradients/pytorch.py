@@ -37,7 +37,7 @@ def _kernels() -> Any:
     return pytorch
 
 
-@torch.library.custom_op("layers::gelu", mutates_args=())
+@torch.library.triton_op("layers::gelu", mutates_args=())
 def _gelu(x: torch.Tensor) -> torch.Tensor:
     return _kernels().gelu(x)
 
@@ -47,7 +47,7 @@ def _(x: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(x)
 
 
-@torch.library.custom_op("layers::gelu_gradient", mutates_args=())
+@torch.library.triton_op("layers::gelu_gradient", mutates_args=())
 def _gelu_gradient(x: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return _kernels().gelu_gradient(x, gradient.contiguous())
 
@@ -58,7 +58,7 @@ def _(x: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     return torch.empty_like(x), sums
 
 
-@torch.library.custom_op("layers::add_norm", mutates_args=())
+@torch.library.triton_op("layers::add_norm", mutates_args=())
 def _add_norm(
     x: torch.Tensor, change: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, epsilon: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,7 +72,7 @@ def _(
     return x.new_empty(x.shape), x.new_empty(x.shape)
 
 
-@torch.library.custom_op("layers::norm_gradient", mutates_args=())
+@torch.library.triton_op("layers::norm_gradient", mutates_args=())
 def _norm_gradient(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -97,7 +97,7 @@ def _(
     return x.new_empty(x.shape), sums
 
 
-@torch.library.custom_op("layers::attention_gradient", mutates_args=())
+@torch.library.triton_op("layers::attention_gradient", mutates_args=())
 def _attention_gradient(
     output: torch.Tensor,
     gradient: torch.Tensor,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch.library import wrap_triton
 
 GELU_SUMS, NORM_SUMS = 264, 2112  # programs, two and sixteen for each multiprocessor of 132
 _LOG2_E = tl.constexpr(1.4426950408889634)
@@ -179,7 +180,7 @@ def _attention_gradient(
 def gelu(x: torch.Tensor) -> torch.Tensor:
     """x, in order -> the same shape."""
     y = torch.empty_like(x)
-    _gelu[(triton.cdiv(x.numel(), 1024),)](x, y, x.numel(), BLOCK=1024, num_warps=4)
+    wrap_triton(_gelu)[(triton.cdiv(x.numel(), 1024),)](x, y, x.numel(), BLOCK=1024, num_warps=4)
     return y
 
 
@@ -190,7 +191,7 @@ def gelu_gradient(x: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor
     sums = x.new_empty((GELU_SUMS, width), dtype=torch.float32)
     grid = (GELU_SUMS, triton.cdiv(width, 512))
     rows = x.numel() // width
-    _gelu_gradient[grid](
+    wrap_triton(_gelu_gradient)[grid](
         x, gradient, slope, sums, rows, width, ROWS=4, COLUMNS=512, num_warps=2
     )  # fmt: skip
     return slope, sums
@@ -209,7 +210,7 @@ def add_norm(
     total, y = torch.empty_like(x), torch.empty_like(x)
     tile = {"WIDTH": width, "ROWS": 2, "COLUMNS": triton.next_power_of_2(width)}
     grid = (triton.cdiv(rows, 2),)
-    _add_norm[grid](x, change, weight, bias, total, y, rows, epsilon, **tile, num_warps=1)
+    wrap_triton(_add_norm)[grid](x, change, weight, bias, total, y, rows, epsilon, **tile, num_warps=1)
     return total, y
 
 
@@ -228,7 +229,7 @@ def norm_gradient(
     rows = x.numel() // width
     tile = {"WIDTH": width, "ROWS": 1, "COLUMNS": triton.next_power_of_2(width)}
     given = (x, weight, besides, gradient, slope, sums, rows, epsilon)
-    _norm_gradient[(NORM_SUMS,)](*given, **tile, num_warps=1)
+    wrap_triton(_norm_gradient)[(NORM_SUMS,)](*given, **tile, num_warps=1)
     return slope, sums
 
 
@@ -248,5 +249,5 @@ def attention_gradient(
     tile = {"HEADS": heads, "SIZE": width // heads, "QUERIES": 32}
     tile["KEYS"] = max(64, triton.next_power_of_2(tokens))
     given = (output, gradient, logsumexp, qkv, slope, sums, tokens)
-    _attention_gradient[(n * heads,)](*given, **tile, num_warps=8)
+    wrap_triton(_attention_gradient)[(n * heads,)](*given, **tile, num_warps=8)
     return slope, sums
