@@ -16,9 +16,11 @@ _cudnn_attention = torch.ops.aten._scaled_dot_product_cudnn_attention
 
 
 def here(x: torch.Tensor) -> bool:
-    """Whether `x` is in 16 bits on a Hopper GPU, and gradients are recorded."""
+    """Whether `x` is in 16 bits on a Hopper GPU, and what records gradients is compiled: uncompiled,
+    Python is slower to start these kernels than the GPU is to save by them."""
     short = x.dtype in (torch.bfloat16, torch.float16)
-    return short and x.is_cuda and torch.is_grad_enabled() and _on_hopper()
+    recorded = torch.is_grad_enabled() and torch.compiler.is_compiling()
+    return short and x.is_cuda and recorded and _on_hopper()
 
 
 def fits(x: torch.Tensor, heads: int) -> bool:

@@ -75,8 +75,8 @@ def _gelu_gradient(
 
 @triton.jit
 def _add_norm(
-    x_at, change_at, weight_at, bias_at, sum_at, y_at, rows, epsilon,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    x_at, change_at, weight_at, bias_at, sum_at, y_at, rows,
+    EPSILON: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
@@ -88,7 +88,7 @@ def _add_norm(
     tl.store(sum_at + at, x, mask=here)
     x = x.to(tl.float32)
     x = tl.where(here, x - (tl.sum(x, axis=1) / WIDTH)[:, None], 0.0)
-    x *= tl.rsqrt(tl.sum(x * x, axis=1) / WIDTH + epsilon)[:, None]
+    x *= tl.rsqrt(tl.sum(x * x, axis=1) / WIDTH + EPSILON)[:, None]
     weight = tl.load(weight_at + column, mask=column < WIDTH, other=0.0).to(tl.float32)
     bias = tl.load(bias_at + column, mask=column < WIDTH, other=0.0).to(tl.float32)
     y = x * weight[None, :] + bias[None, :]
@@ -97,8 +97,8 @@ def _add_norm(
 
 @triton.jit
 def _norm_gradient(
-    x_at, weight_at, besides_at, gradient_at, slope_at, sums_at, rows, epsilon,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    x_at, weight_at, besides_at, gradient_at, slope_at, sums_at, rows,
+    EPSILON: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     column = tl.arange(0, COLUMNS)
     weight = tl.load(weight_at + column, mask=column < WIDTH, other=0.0).to(tl.float32)
@@ -112,7 +112,7 @@ def _norm_gradient(
         gradient = tl.load(gradient_at + at, mask=here, other=0.0).to(tl.float32)
         besides = tl.load(besides_at + at, mask=here, other=0.0).to(tl.float32)
         x = tl.where(here, x - (tl.sum(x, axis=1) / WIDTH)[:, None], 0.0)
-        inverse = tl.rsqrt(tl.sum(x * x, axis=1) / WIDTH + epsilon)[:, None]
+        inverse = tl.rsqrt(tl.sum(x * x, axis=1) / WIDTH + EPSILON)[:, None]
         x *= inverse
         of_weight += gradient * x
         of_bias += gradient
@@ -209,8 +209,8 @@ def add_norm(
     rows = x.numel() // width
     total, y = torch.empty_like(x), torch.empty_like(x)
     tile = {"WIDTH": width, "ROWS": 2, "COLUMNS": triton.next_power_of_2(width)}
-    grid = (triton.cdiv(rows, 2),)
-    wrap_triton(_add_norm)[grid](x, change, weight, bias, total, y, rows, epsilon, **tile, num_warps=1)
+    given = (x, change, weight, bias, total, y, rows, epsilon)
+    wrap_triton(_add_norm)[(triton.cdiv(rows, 2),)](*given, **tile, num_warps=1)
     return total, y
 
 
