@@ -135,7 +135,10 @@ NAMES = ("linear_gelu", "self_attend", "add_norm")
 
 def _outputs_and_gradients(function, tensors, compiled=False):
     arguments = [x.detach().requires_grad_() for x in tensors if not isinstance(x, nn.Parameter)]
-    outputs = (torch.compile(function, fullgraph=True) if compiled else function)(*arguments)
+    if compiled:
+        torch._dynamo.reset()  # or what another shape was compiled for serves here as well
+        function = torch.compile(function, fullgraph=True)
+    outputs = function(*arguments)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     generator = torch.Generator().manual_seed(1)
     cotangents = [torch.randn(y.shape, generator=generator).to(y) for y in outputs]
