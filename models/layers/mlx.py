@@ -101,6 +101,11 @@ def linear_gelu(linear: nn.Linear, x: mx.array) -> mx.array:
     return gelu(linear(x))
 
 
+def linear_relu(linear: nn.Linear, x: mx.array) -> mx.array:
+    """What is positive, else 0, of a linear layer of x (..., inputs)."""
+    return cast(mx.array, nn.relu(linear(x)))
+
+
 def self_attend(qkv: nn.Linear, x: mx.array, heads: int) -> mx.array:
     """Attention of all of x (n, t, width) to all, whose queries, keys and values `qkv` gives side by
     side -> (n, t, width)."""

@@ -73,6 +73,13 @@ def linear_gelu(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
     return gelu(linear(x))
 
 
+def linear_relu(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """What is positive, else 0, of a linear layer of x (..., inputs)."""
+    if own_gradients.here(x):
+        return own_gradients.LinearRelu.apply(x, linear.weight, linear.bias)
+    return torch.relu(linear(x))
+
+
 def self_attend(qkv: nn.Linear, x: torch.Tensor, heads: int) -> torch.Tensor:
     """Attention of all of x (n, t, width) to all, whose queries, keys and values `qkv` gives side by
     side -> (n, t, width)."""

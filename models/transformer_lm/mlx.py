@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlx import nn
 
 from measurement.framework import Differentiate
-from models.layers.mlx import AdamW, Linear, attend, exp, norm, split
+from models.layers.mlx import AdamW, Linear, add_norm, attend, exp, linear_relu, norm, split
 from models.transformer_lm.config import BETAS, EPSILON, NORM_EPSILON, VOCABULARY, Config
 
 # (training, inference): the mode measured faster on a CPU, see benchmarks/transformer_lm_peers.py.
@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
         self.outer = Linear(4 * config.dimension, config.dimension, bias=True)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.outer(nn.relu(self.inner(x)))
+        return self.outer(linear_relu(self.inner, x))
 
 
 class Block(nn.Module):
@@ -47,8 +47,9 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def __call__(self, x: mx.array) -> mx.array:
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        change = self.attention(self.attention_norm(x))
+        x, y = add_norm(x, change, self.feed_forward_norm)
+        return x + self.feed_forward(y)
 
 
 class Model(nn.Module):

@@ -156,6 +156,26 @@ class LinearGelu(torch.autograd.Function):
         return _linear_gradients(x, weight, *_gelu_gradient(inner, gradient))
 
 
+class LinearRelu(torch.autograd.Function):
+    """x (..., inputs), weight (outputs, inputs), bias (outputs,) -> ReLU of the linear layer, taken
+    where the product is written."""
+
+    @staticmethod
+    def forward(
+        context: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        y = torch._addmm_activation(bias, x.reshape(-1, x.shape[-1]), weight.T)
+        y = y.view(*x.shape[:-1], y.shape[1])
+        context.save_for_backward(x, weight, y)
+        return y
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> Any:
+        x, weight, y = context.saved_tensors
+        slope = torch.where(y > 0, gradient, 0)
+        return _linear_gradients(x, weight, slope, slope.reshape(-1, slope.shape[-1]))
+
+
 class SelfAttention(torch.autograd.Function):
     """x (n, t, width), weight (3 * width, width) and bias (3 * width,) of queries, keys and values ->
     attention of all to all, (n, t, width)."""
