@@ -41,6 +41,7 @@ GATHERED = {
     "mlx": "mx.take(inputs, rows, axis=0), mx.take(labels, rows, axis=0)",
     "pytorch": "inputs.index_select(0, rows), labels.index_select(0, rows)",
 }
+RELU = "linear_relu(self.inner, x)"
 BOTH = [
     ("mask removed", '"causal")', "None)", "outputs", "blocks.0.attention.output "),
     ("other epsilon of the norms", "NORM_EPSILON)", "1e-6)", "outputs", "blocks.0.attention_norm "),
@@ -48,6 +49,9 @@ BOTH = [
      "blocks.0.attention.output "),
     ("norm after its part", "self.attention(self.attention_norm(x))",
      "self.attention_norm(self.attention(x))", "outputs", ""),
+    ("residual left out", "add_norm(x, change", "add_norm(0 * x, change", "outputs",
+     "blocks.0.feed_forward_norm "),
+    ("residual before the norm alone", "x, y = add_norm(x,", "_, y = add_norm(x,", "outputs", ""),
     ("positions backwards", "config.positions()", "config.positions()[::-1].copy()", "outputs",
      "blocks.0.attention_norm "),
     ("labels not shifted", "labels.flatten()", "inputs.flatten()", "gradients", ""),
@@ -60,8 +64,8 @@ OWN = {  # PyTorch itself refuses a parameter that is not used
         ("no norm at the end", "return self.norm(x)", "return x", "outputs", "norm is missing"),
         ("a block left out", "in self.blocks:", "in self.blocks[:-1]:", "outputs",
          "blocks.1.attention_norm is missing"),
-        ("gelu for relu", "nn.relu(", "nn.gelu(", "outputs", "blocks.0.feed_forward.outer "),
-        ("dropout left on", "nn.relu(self.inner(x))", "nn.Dropout(0.1)(nn.relu(self.inner(x)))",
+        ("gelu for relu", RELU, "nn.gelu(self.inner(x))", "outputs", "blocks.0.feed_forward.outer "),
+        ("dropout left on", RELU, "nn.Dropout(0.1)(nn.relu(self.inner(x)))",
          "outputs", "blocks.0.feed_forward.outer "),
         ("sum of losses", "mx.mean(mx.log", "mx.sum(mx.log", "gradients", ""),
         ("no optimiser step", "optimiser.update(gradients)", "pass", "updates", ""),
@@ -71,9 +75,9 @@ OWN = {  # PyTorch itself refuses a parameter that is not used
         ("decay of a tenth", "weight_decay=weight_decay", "weight_decay=0.1 / 3e-4", "updates", ""),
     ],
     "pytorch": [
-        ("gelu for relu", "torch.relu(", "nn.functional.gelu(", "outputs",
+        ("gelu for relu", RELU, "nn.functional.gelu(self.inner(x))", "outputs",
          "blocks.0.feed_forward.outer "),
-        ("dropout left on", "torch.relu(self.inner(x))",
+        ("dropout left on", RELU,
          "nn.functional.dropout(torch.relu(self.inner(x)), p=0.1)", "outputs",
          "blocks.0.feed_forward.outer "),
         ("sum of losses", 'reduction="mean"', 'reduction="sum"', "gradients", ""),

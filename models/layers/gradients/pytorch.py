@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.utils.flop_counter import register_flop_formula
 
 MOST_TOKENS = 256  # so many keys of a head fit in a multiprocessor
 SIZES = (16, 32, 64)  # of a head
@@ -121,12 +120,6 @@ def _(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     sums = qkv.new_empty((qkv.shape[0], qkv.shape[2]), dtype=torch.float32)
     return torch.empty_like(qkv), sums
-
-
-@register_flop_formula(torch.ops.layers.attention_gradient)
-def _products(output: Any, gradient: Any, logsumexp: Any, qkv: Any, *_: Any, **__: Any) -> int:
-    n, tokens, width = output
-    return 4 * 2 * n * tokens * tokens * width  # four products, as PyTorch's own is counted
 
 
 def _linear_gradients(
