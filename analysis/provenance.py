@@ -150,7 +150,7 @@ def found_flags(table: Table, pairs: Pairs) -> tuple[Flag, ...]:
         *_dropped(table, arms),
         *_rerun(table, arms, len(pairs)),
         *_one_code(rows),
-        *_within_arms(rows, arms),
+        *_within_arms(rows),
         *_seeds(table, pairs),
         *_machine(rows),
     )
@@ -364,24 +364,35 @@ def _one_code(rows: Sequence[Row]) -> tuple[Flag, ...]:
     )
 
 
-def _within_arms(rows: Sequence[Row], arms: Sequence[str]) -> tuple[Flag, ...]:
+def _within_arms(rows: Sequence[Row]) -> tuple[Flag, ...]:
     """What may differ between two arms, and never inside one."""
     found = []
-    for name, keys, remedy in (
-        ("MIXED-DATA", _exactly("data_sha256", "weights_sha256"), "the same data and weights"),
-        ("MIXED-VERSIONS", _versions, "the same packages"),
+    for name, keys, group, remedy in (
+        ("MIXED-DATA", _exactly("data_sha256"), _of_one_data, "the same data"),
+        ("MIXED-DATA", _exactly("weights_sha256"), _arm, "the same weights"),
+        ("MIXED-VERSIONS", _versions, _arm, "the same packages"),
     ):
-        for arm in arms:
-            own = [keys(row.tags) for row in rows if row.arm == arm]
+        for who in dict.fromkeys(map(group, rows)):
+            own = [keys(row.tags) for row in rows if group(row) == who]
             names = sorted({key for one in own for key in one})
             for key in names:
                 values = sorted({one.get(key, "unknown") for one in own})
                 if len(values) > 1:
                     said = " and ".join(value[:12] for value in values[:3])
-                    sentence = f"The trials of {arm} ran with more than one {key}: {said}."
+                    sentence = f"The trials of {who} ran with more than one {key}: {said}."
                     found.append(Flag(name, sentence, f"Run the whole study with {remedy}."))
                     break
     return tuple(found)
+
+
+def _arm(row: Row) -> str:
+    return row.arm
+
+
+def _of_one_data(row: Row) -> str:
+    """Whose data are the same: an arm's, or those of a block, where they are drawn from its seed."""
+    drawn = row.tags.get("data_source", "").endswith(f", seed {row.seed}")
+    return f"seed {row.seed}" if drawn else row.arm
 
 
 def _exactly(*names: str) -> Any:

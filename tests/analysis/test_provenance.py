@@ -64,6 +64,20 @@ def test_every_fault_is_caught_by_name(fault: Fault) -> None:
         assert c.outcome in ("none", "undecided"), c.verdict
 
 
+@pytest.mark.parametrize(("other", "flagged"), [("", False), ("seen", True)])
+def test_data_drawn_from_a_blocks_seed_are_the_same_in_the_block(other: str, flagged: bool) -> None:
+    """As device_switch's matrices: every block has its own."""
+    plan, found, _ = sound()
+
+    def drawn(row: Row) -> Row:
+        digest = f"{row.seed}{other if row.arm == SECOND and row.pair == 3 else ''}"
+        tags = {"data_sha256": digest, "data_source": f"uniform random numbers, seed {row.seed}"}
+        return replace(row, tags={**row.tags, **tags})
+
+    c = headline(plan, [drawn(row) for row in found])
+    assert ("MIXED-DATA" in names(c)) == flagged, names(c)
+
+
 def test_one_interruption_is_told_and_forbids_nothing() -> None:
     plan, found, _ = sound()
     cut = replace(found[4], status="KILLED", run_id="cut", altered=None, end_seconds=None)
