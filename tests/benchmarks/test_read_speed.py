@@ -23,6 +23,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_both_stores_and_sides(tmp_path: Path) -> None:
     small = ["--runs", "12", "--epochs", "2", "--repeats", "1", "--workers", "1"]
     done = run(*small, "--baseline_runs", "8", "--output", str(tmp_path / "out"))

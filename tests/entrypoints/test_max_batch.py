@@ -284,7 +284,6 @@ def test_every_trained_workload_can_be_probed(workload: str, tmp_path: Path) -> 
     for number, one in enumerate(max_batch.chosen(options)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        for items in (1, 3):
-            probe, ready = attempt(one, items, ROOMY, folder)
-            assert (probe.outcome, probe.reason) == ("fits", "")
-            assert ready["data"]["train_items"] >= 1
+        probe, ready = attempt(one, 3, ROOMY, folder)
+        assert (probe.outcome, probe.reason) == ("fits", "")
+        assert ready["data"]["train_items"] >= 1

@@ -138,11 +138,11 @@ def _cases(n, t, heads, size, of):
 NAMES = ("linear_gelu", "linear_relu", "self_attend", "add_norm")
 
 
-def _outputs_and_gradients(function, tensors, compiled=False):
+def _outputs_and_gradients(function, tensors, backend=None):
     arguments = [x.detach().requires_grad_() for x in tensors if not isinstance(x, nn.Parameter)]
-    if compiled:
+    if backend:
         torch._dynamo.reset()  # or what another shape was compiled for serves here as well
-        function = torch.compile(function, fullgraph=True)
+        function = torch.compile(function, fullgraph=True, backend=backend)
     outputs = function(*arguments)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     generator = torch.Generator().manual_seed(1)
@@ -151,12 +151,12 @@ def _outputs_and_gradients(function, tensors, compiled=False):
     return [*outputs, *torch.autograd.grad(outputs, [*arguments, *parameters], cotangents)]
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("backend", [None, "aot_eager"])  # which traces as a compiler does
 @pytest.mark.parametrize("name", NAMES)
-def test_function_and_gradients_are_those_of_its_definition(name, compiled, formulas):
+def test_function_and_gradients_are_those_of_its_definition(name, backend, formulas):
     torch.manual_seed(0)
     own, plain, tensors = _cases(2, 5, 2, 16, torch.device("cpu"))[name]
-    found = _outputs_and_gradients(own, tensors, compiled)
+    found = _outputs_and_gradients(own, tensors, backend)
     for a, b in zip(found, _outputs_and_gradients(plain, tensors), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -196,7 +196,7 @@ def test_kernels_are_as_close_to_float32_as_pytorchs_own(name, shape, of, monkey
     asked, kernels = [], layer_gradients._kernels
     monkeypatch.setattr(layer_gradients, "_kernels", lambda: asked.append(name) or kernels())
     with torch._inductor.config.patch(force_disable_caches=True):
-        found = _outputs_and_gradients(own, tensors, compiled=True)
+        found = _outputs_and_gradients(own, tensors, "inductor")
     assert asked or name == "linear_relu"  # which has no kernel of its own
     usual = _outputs_and_gradients(plain, tensors)
     for x in tensors:
