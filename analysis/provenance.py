@@ -367,8 +367,10 @@ def _one_code(rows: Sequence[Row]) -> tuple[Flag, ...]:
 def _within_arms(rows: Sequence[Row]) -> tuple[Flag, ...]:
     """What may differ between two arms, and never inside one."""
     found = []
+    # Where all data are drawn from the seeds of their blocks, those of a block are the same.
+    drawn = all(row.tags.get("data_source", "").endswith(f", seed {row.seed}") for row in rows)
     for name, keys, group, remedy in (
-        ("MIXED-DATA", _exactly("data_sha256"), _of_one_data, "the same data"),
+        ("MIXED-DATA", _exactly("data_sha256"), _block if drawn else _arm, "the same data"),
         ("MIXED-DATA", _exactly("weights_sha256"), _arm, "the same weights"),
         ("MIXED-VERSIONS", _versions, _arm, "the same packages"),
     ):
@@ -389,10 +391,8 @@ def _arm(row: Row) -> str:
     return row.arm
 
 
-def _of_one_data(row: Row) -> str:
-    """Whose data are the same: an arm's, or those of a block, where they are drawn from its seed."""
-    drawn = row.tags.get("data_source", "").endswith(f", seed {row.seed}")
-    return f"seed {row.seed}" if drawn else row.arm
+def _block(row: Row) -> str:
+    return f"seed {row.seed}"
 
 
 def _exactly(*names: str) -> Any:

@@ -64,15 +64,21 @@ def test_every_fault_is_caught_by_name(fault: Fault) -> None:
         assert c.outcome in ("none", "undecided"), c.verdict
 
 
-@pytest.mark.parametrize(("other", "flagged"), [("", False), ("seen", True)])
-def test_data_drawn_from_a_blocks_seed_are_the_same_in_the_block(other: str, flagged: bool) -> None:
+@pytest.mark.parametrize(
+    ("other", "flagged"),
+    [({}, False), ({"data_sha256": "seen"}, True), ({"data_source": "a file"}, True)],
+    ids=["sound", "other data in a block", "a trial whose data are not drawn"],
+)
+def test_data_drawn_from_a_blocks_seed_are_the_same_in_the_block(
+    other: dict[str, str], flagged: bool
+) -> None:
     """As device_switch's matrices: every block has its own."""
     plan, found, _ = sound()
 
     def drawn(row: Row) -> Row:
-        digest = f"{row.seed}{other if row.arm == SECOND and row.pair == 3 else ''}"
-        tags = {"data_sha256": digest, "data_source": f"uniform random numbers, seed {row.seed}"}
-        return replace(row, tags={**row.tags, **tags})
+        tags = {"data_sha256": str(row.seed), "data_source": f"random numbers, seed {row.seed}"}
+        changed = other if row.arm == SECOND and row.pair == 3 else {}
+        return replace(row, tags={**row.tags, **tags, **changed})
 
     c = headline(plan, [drawn(row) for row in found])
     assert ("MIXED-DATA" in names(c)) == flagged, names(c)

@@ -178,6 +178,14 @@ def test_a_twin_with_them_agrees_with_the_reference(workload, formulas):
     assert_equal(evidence(workload, REFERENCE, config), evidence(workload, "pytorch", config))
 
 
+def test_what_is_not_compiled_as_what_is_counted_is_pytorchs_own(monkeypatch):
+    monkeypatch.setattr(layer_gradients, "_on_hopper", lambda: True)
+    x = SimpleNamespace(dtype=torch.bfloat16, is_cuda=True)
+    assert not layer_gradients.here(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert layer_gradients.here(x)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("of", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def add_norm(
     total, y = torch.empty_like(x), torch.empty_like(x)
     tile = {"WIDTH": width, "ROWS": 2, "COLUMNS": triton.next_power_of_2(width)}
     given = (x, change, weight, bias, total, y, rows, epsilon)
-    warps = max(1, tile["COLUMNS"] // 1024)
+    warps = max(1, tile["COLUMNS"] // 1024)  # more columns than that do not fit in one's registers
     wrap_triton(_add_norm)[(triton.cdiv(rows, 2),)](*given, **tile, num_warps=warps)
     return total, y
 
@@ -230,7 +230,7 @@ def norm_gradient(
     rows = x.numel() // width
     tile = {"WIDTH": width, "ROWS": 1, "COLUMNS": triton.next_power_of_2(width)}
     given = (x, weight, besides, gradient, slope, sums, rows, epsilon)
-    warps = max(1, tile["COLUMNS"] // 1024)
+    warps = max(1, tile["COLUMNS"] // 1024)  # more columns than that do not fit in one's registers
     wrap_triton(_norm_gradient)[(NORM_SUMS,)](*given, **tile, num_warps=warps)
     return slope, sums
 
