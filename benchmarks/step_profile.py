@@ -8,7 +8,8 @@ submits it, and kernels inside CUDA graphs one by one; so PyTorch's profiler, wh
 sees MLX's. Each framework in a process of its own, the step as a trial submits it (of a workload that
 generates: the tokens after the first), warmed up; each step waited for, and in a row as in an epoch.
 Recording lengthens the gaps between kernels, hardly the kernels: a step's length is taken without it,
-and `busy` is the sum of its kernels.
+and `busy` is the sum of its kernels. The ceiling is that of a trial: the fastest square matrix product
+of the same framework in the same process; a step's share of it is of steps in a row.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from typing import Any
 from benchmarks import common
 from measurement import blas
 from measurement.errors import InputError
+from measurement.phases import matmul_ceiling
 
 KINDS = ("kernel", "gpu_memcpy", "gpu_memset")
 STEPS = 5
 ROWS = 25
+CEILING_SECONDS = 0.3  # for each size, as in a trial
 Kernel = dict[str, Any]
 
 
@@ -66,6 +69,15 @@ def in_a_row(session: Any, steps: int) -> float | None:
     losses = [session.step(rows) for _ in range(steps)]
     framework.wait(losses, session.state)
     return (perf_counter() - start) / steps
+
+
+def rates(session: Any, row_seconds: float | None) -> dict[str, float | None]:
+    """FLOP/s of steps in a row and of the matrix-product ceiling here; None of a workload that generates."""
+    if row_seconds is None:
+        return {"flops_per_second": None, "ceiling_flops_per_second": None}
+    flops = session.config.batch_size * session.config.train_flops_per_item()
+    ceiling = matmul_ceiling(session.framework, CEILING_SECONDS)
+    return {"flops_per_second": flops / row_seconds, "ceiling_flops_per_second": ceiling}
 
 
 def kernels(trace: Path, steps: int) -> list[Kernel]:
@@ -132,6 +144,7 @@ def measure(framework: str, options: argparse.Namespace) -> dict[str, Any]:
         "conditions": session.conditions(),
         "step_seconds": seconds,
         "row_seconds": in_row,
+        **rates(session, in_row),
         "busy_seconds": sum(row["seconds"] for row in rows),
         "kernels": rows,
     }
@@ -142,10 +155,16 @@ def text(found: dict[str, Any]) -> str:
     state, busy, rows = found["conditions"], found["busy_seconds"], found["kernels"]
     in_row = found.get("row_seconds")  # the first profiles have none
     row = f" ({in_row * 1e3:.3f} ms in a row)" if in_row else ""
+    share = ""
+    if ceiling := found.get("ceiling_flops_per_second"):
+        share = (
+            f"; in a row {found['flops_per_second'] / ceiling:.1%} of the matrix-product ceiling "
+        )
+        share += f"of {ceiling / 1e12:.1f} TFLOP/s"
     lines = [
         f"{found['framework']} {state['versions']['framework']}, {state['dtype']}, compile "
         f"{state['compile']}: {statistics.median(found['step_seconds']) * 1e3:.3f} ms{row}, busy "
-        f"{busy * 1e3:.3f} ms in {sum(row['calls'] for row in rows):.0f} kernels"
+        f"{busy * 1e3:.3f} ms in {sum(row['calls'] for row in rows):.0f} kernels{share}"
     ]
     for row in rows[:ROWS]:
         lines.append(

@@ -3,7 +3,7 @@
     python -m entrypoints.code_size --workload mnist
 
 A twin's own file, and beside it what it uses of models/layers, which several twins share; without what is
-there for one kind of GPU alone (models/layers/gradients and hopper, of MLX and of PyTorch).
+there for one kind of GPU alone (models/layers/gradients and kernels, of MLX and of PyTorch).
 """
 
 from __future__ import annotations

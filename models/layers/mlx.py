@@ -69,9 +69,18 @@ class Linear(nn.Linear):
         return cast(mx.array, own_gradients.linear(x, self.weight, *bias))
 
 
+class LayerNorm(nn.LayerNorm):
+    """MLX's own, with a faster gradient on an NVIDIA GPU."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if not (own_gradients.here() and own_gradients.fits(x)):
+            return cast(mx.array, super().__call__(x))
+        return cast(mx.array, own_gradients.norm(self.eps)(x, self.weight, self.bias))
+
+
 def norm(width: int, epsilon: float) -> nn.LayerNorm:
     """Layer norm with a weight and a bias."""
-    return nn.LayerNorm(width, eps=epsilon, affine=True, bias=True)
+    return LayerNorm(width, eps=epsilon, affine=True, bias=True)
 
 
 def widest(x: mx.array) -> mx.Dtype:
@@ -115,6 +124,9 @@ def self_attend(qkv: nn.Linear, x: mx.array, heads: int) -> mx.array:
 
 def add_norm(x: mx.array, change: mx.array, norm: nn.LayerNorm) -> tuple[mx.array, mx.array]:
     """x + change, both (..., width), and the norm of it."""
+    if own_gradients.here() and own_gradients.fits(x):
+        x, y = own_gradients.add_norm(norm.eps)(x, change, norm.weight, norm.bias)
+        return x, y
     x = x + change
     return x, norm(x)
 

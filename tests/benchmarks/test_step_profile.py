@@ -59,6 +59,19 @@ def test_steps_in_a_row_are_waited_for_at_the_end_alone():
     assert step_profile.in_a_row(SimpleNamespace(), 3) is None
 
 
+def test_a_steps_share_of_the_ceiling_is_that_of_steps_in_a_row(monkeypatch):
+    monkeypatch.setattr(step_profile, "matmul_ceiling", lambda framework, seconds: 8e12)
+    config = SimpleNamespace(batch_size=4, train_flops_per_item=lambda: 10**9)
+    session = SimpleNamespace(framework=None, config=config)
+    found = step_profile.rates(session, row_seconds=1e-3)
+    assert found == {"flops_per_second": 4e12, "ceiling_flops_per_second": 8e12}
+    conditions = {"versions": {"framework": "1"}, "dtype": "float32", "compile": "on"}
+    found |= {"framework": "mlx", "conditions": conditions, "kernels": [], "busy_seconds": 0.0}
+    line = step_profile.text(found | {"step_seconds": [2e-3], "row_seconds": 1e-3}).splitlines()[0]
+    assert "in a row 50.0% of the matrix-product ceiling of 8.0 TFLOP/s" in line
+    assert set(step_profile.rates(session, None).values()) == {None}
+
+
 PROFILES = sorted((ROOT / "results/h200-profiles").glob("*.json"))
 
 

@@ -4,6 +4,7 @@ That they are faster there is measured (docs/NVIDIA.md), not tested."""
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 from twins import REFERENCE, assert_equal, config_of, evidence, needs_all, session
@@ -28,7 +29,32 @@ def values(*shape: int) -> mx.array:
     return mx.array(RNG.standard_normal(shape).astype(np.float32))
 
 
+def _norm_gradient(x, weight, besides, gradient, epsilon):
+    """What the kernel gives, of three warps."""
+    deviation = mx.sqrt(mx.var(x, axis=-1, keepdims=True) + epsilon)
+    n = (x - mx.mean(x, axis=-1, keepdims=True)) / deviation
+    rows = mx.concatenate([gradient * n, gradient], axis=-1).reshape(-1, 2 * x.shape[-1])
+    sums = mx.stack([rows[:-2].sum(0), rows[-2], rows[-1]])
+    g = gradient * weight
+    along = mx.mean(g, axis=-1, keepdims=True) + n * mx.mean(g * n, axis=-1, keepdims=True)
+    return (g - along) / deviation + (0 if besides is None else besides), sums
+
+
+FORMULAS = SimpleNamespace(WIDEST=2048, norm_gradient=_norm_gradient)
+
+
+def _plain_norm(x, weight, bias):
+    centred = x - mx.mean(x, axis=-1, keepdims=True)
+    return weight * centred * mx.rsqrt(mx.var(x, axis=-1, keepdims=True) + 1e-5) + bias
+
+
 CASES = {
+    "norm": (layer_gradients.norm(1e-5), _plain_norm, [(3, 7, 128), (128,), (128,)]),
+    "residual and norm": (
+        layer_gradients.add_norm(1e-5),
+        lambda x, change, *rest: (x + change, _plain_norm(x + change, *rest)),
+        [(5, 128), (5, 128), (128,), (128,)],
+    ),
     "linear": (
         layer_gradients.linear,
         lambda x, weight, bias: x @ weight.T + bias,
@@ -52,23 +78,31 @@ CASES = {
 }
 
 
+def _outputs(function, arguments):
+    found = function(*arguments)
+    return found if isinstance(found, tuple) else (found,)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_function_and_gradients_are_those_of_its_definition(name, compiled):
+def test_function_and_gradients_are_those_of_its_definition(name, compiled, monkeypatch):
+    monkeypatch.setattr(layer_gradients, "_kernels", lambda: FORMULAS)
     own, plain, shapes = CASES[name]
     given = [values(*shape) for shape in shapes]
-    cotangent = values(*plain(*given).shape)
+    cotangents = [values(*y.shape) for y in _outputs(plain, given)]
 
     def gradients(function, *arguments):
-        outputs, found = mx.vjp(function, list(arguments[:-1]), [arguments[-1]])
+        outputs, found = mx.vjp(
+            function, list(arguments[: len(given)]), list(arguments[len(given) :])
+        )
         return [*outputs, *found]
 
     def ours(*arguments):
         return gradients(own, *arguments)
 
-    found = (mx.compile(ours) if compiled else ours)(*given, cotangent)
-    expected = gradients(plain, *given, cotangent)
-    assert len(found) == len(expected) == 1 + len(given)
+    found = (mx.compile(ours) if compiled else ours)(*given, *cotangents)
+    expected = gradients(plain, *given, *cotangents)
+    assert len(found) == len(expected) == len(cotangents) + len(given)
     for a, b in zip(found, expected, strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(np.array(a), np.array(b), rtol=1e-4, atol=1e-5)
@@ -88,6 +122,41 @@ def test_sums_of_16_bits_are_added_in_more():
         )
         found = np.array(total[1][2].astype(mx.float32)).tolist()
     assert found == [4096.0] * 3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("of", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize(
+    "rows, width", [(1, 128), (7, 384), (3000, 1024), (50_000, 256), (5, 2048)]
+)
+def test_the_kernel_of_a_norms_gradient_is_as_close_to_float32_as_mlxs_own(rows, width, of, beside):
+    """Within 1.5 times the error of MLX's own in the same floats."""
+    if not mx.cuda.is_available():
+        pytest.skip("no NVIDIA GPU here that MLX sees")
+    floats = getattr(mx, of)
+    name = "residual and norm" if beside else "norm"
+    own, plain, _ = CASES[name]
+    with mx.stream(mx.gpu):
+        given = [values(rows, width) for _ in range(1 + beside)]
+        given += [1 + values(width) / 2, values(width)]
+        cotangents = [values(rows, width) for _ in range(1 + beside)]
+        exact = mx.vjp(plain, given, cotangents)[1]
+        short = [x.astype(floats) for x in given], [x.astype(floats) for x in cotangents]
+
+        def usual(*given):
+            total = given[0] + given[1] if beside else given[0]
+            y = mx.fast.layer_norm(total, *given[-2:], 1e-5)
+            return (total, y) if beside else y
+
+        for a, b, c in zip(mx.vjp(own, *short)[1], mx.vjp(usual, *short)[1], exact, strict=True):
+            assert a.dtype == floats and a.shape == c.shape
+            error, usual_error = (
+                float(mx.linalg.norm((x.astype(mx.float32) - c).reshape(-1)))
+                / float(mx.linalg.norm(c.reshape(-1)))
+                for x in (a, b)
+            )
+            assert error <= 1.5 * usual_error + 1e-6, (name, error, usual_error)
 
 
 @needs_all

@@ -17,6 +17,7 @@ if not frameworks.available("pytorch"):
 
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.nn import functional
 
 from models.layers import pytorch as layers
@@ -169,6 +170,23 @@ def test_what_the_kernel_of_attention_does_not_take_is_pytorchs_own(shape, formu
     found = _outputs_and_gradients(own, tensors)
     for a, b in zip(found, _outputs_and_gradients(plain, tensors), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_what_was_compiled_serves_the_next_process(formulas, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.manual_seed(0)
+    own, _, tensors = _cases(2, 5, 2, 16, torch.device("cpu"))["add_norm"]
+    found = []
+    for _ in range(2):
+        counters.clear()
+        _outputs_and_gradients(own, tensors, "inductor")
+        found.append(
+            [
+                counters["aot_autograd"][f"autograd_cache_{word}"]
+                for word in ("miss", "hit", "bypass")
+            ]
+        )
+    assert found == [[1, 0, 0], [0, 1, 0]]
 
 
 @needs_all

@@ -1,10 +1,11 @@
 """Gradients for MLX's CUDA backend, where its own are slow, and its sums of 16-bit values are rounded at
-every addition (MLX 0.32.4; docs/NVIDIA.md has the profile). The functions are MLX's own. A layer norm's
-own gradient is left: put this way, it took longer."""
+every addition (MLX 0.32.4; docs/NVIDIA.md has the profile). The functions are MLX's own; the kernel of a
+layer norm's gradient is in ../kernels."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -15,6 +16,18 @@ TILE = 128  # queries: MLX's fused gradient of attention takes only multiples of
 def here() -> bool:
     """Whether MLX computes on an NVIDIA GPU."""
     return mx.default_device().type == mx.gpu and mx.cuda.is_available()
+
+
+def fits(x: mx.array) -> bool:
+    """Whether the kernel of a norm's gradient takes x (..., width)."""
+    width = x.shape[-1]
+    return width % 128 == 0 and width <= _kernels().WIDEST and x.dtype != mx.float64
+
+
+def _kernels() -> Any:
+    from models.layers.kernels import mlx
+
+    return mlx
 
 
 def _sum_of_rows(x: mx.array) -> mx.array:
@@ -43,6 +56,12 @@ def _attend(queries: mx.array, keys: mx.array, values: mx.array, mask: Any = Non
     return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
 
 
+def _filled(x: mx.array) -> mx.array:
+    """(n, heads, t, size) with zeros up to a whole tile. mx.pad would fill all of it with zeros first."""
+    n, heads, t, size = x.shape
+    return mx.concatenate([x, mx.zeros((n, heads, -t % TILE, size), x.dtype)], axis=2)
+
+
 @mx.custom_function
 def attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
     """Scaled attention of all (n, heads, t, size) to all."""
@@ -53,8 +72,54 @@ def attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
 def _attend_vjp(primals: Any, gradient: mx.array, output: mx.array) -> tuple[mx.array, ...]:
     # Filled up to whole tiles, and what was filled in hidden: MLX's own fallback keeps all scores.
     t = gradient.shape[2]
-    room = [(0, 0), (0, 0), (0, -t % TILE), (0, 0)]
-    mask = mx.where(mx.arange(t + room[2][1]) < t, 0.0, -mx.inf).astype(gradient.dtype)
-    given = [mx.pad(x, room) for x in primals]
-    found = mx.vjp(functools.partial(_attend, mask=mask), given, [mx.pad(gradient, room)])[1]
+    mask = mx.where(mx.arange(t + -t % TILE) < t, 0.0, -mx.inf).astype(gradient.dtype)
+    given = [_filled(x) for x in primals]
+    found = mx.vjp(functools.partial(_attend, mask=mask), given, [_filled(gradient)])[1]
     return tuple(x[:, :, :t] for x in found)
+
+
+Norm = Callable[..., Any]
+
+
+def _norm_gradients(
+    x: mx.array, weight: mx.array, besides: mx.array | None, gradient: mx.array, epsilon: float
+) -> tuple[mx.array, ...]:
+    slope, sums = _kernels().norm_gradient(x, weight, besides, gradient, epsilon)
+    of_weight, of_bias = mx.split(sums.sum(0).astype(weight.dtype), 2)
+    return slope, of_weight, of_bias
+
+
+@functools.cache
+def norm(epsilon: float) -> Norm:
+    """(x (..., width), weight, bias (width,)) -> the layer norm of x."""
+
+    @mx.custom_function
+    def found(x: mx.array, weight: mx.array, bias: mx.array) -> mx.array:
+        return mx.fast.layer_norm(x, weight, bias, epsilon)
+
+    @found.vjp
+    def _(primals: Any, gradient: mx.array, output: mx.array) -> tuple[mx.array, ...]:
+        x, weight, _ = primals
+        return _norm_gradients(x, weight, None, gradient, epsilon)
+
+    return found
+
+
+@functools.cache
+def add_norm(epsilon: float) -> Norm:
+    """(x and change (..., width), weight, bias (width,)) -> x + change and its layer norm."""
+
+    @mx.custom_function
+    def found(
+        x: mx.array, change: mx.array, weight: mx.array, bias: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        total = x + change
+        return total, mx.fast.layer_norm(total, weight, bias, epsilon)
+
+    @found.vjp
+    def _(primals: Any, gradients: Any, outputs: Any) -> tuple[mx.array, ...]:
+        (total, _), weight, (besides, gradient) = outputs, primals[2], gradients
+        slope, *rest = _norm_gradients(total, weight, besides, gradient, epsilon)
+        return slope, slope, *rest
+
+    return found

@@ -1,9 +1,11 @@
 """Layers with gradients of their own for PyTorch on an NVIDIA Hopper GPU in 16 bits, where those that
 torch.compile makes pass over memory more often than they must (PyTorch 2.11; docs/NVIDIA.md has the
-profile). The functions are PyTorch's own; the kernels are in ../hopper."""
+profile). The functions are PyTorch's own; the kernels are in ../kernels."""
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,11 @@ from torch.nn import functional
 
 MOST_TOKENS = 256  # so many keys of a head fit in a multiprocessor
 SIZES = (16, 32, 64)  # of a head
+# What a compiler makes of these functions is kept for the next process, which PyTorch does for its own
+# alone. An operator's name is in the key of what is kept; the text of its kernel would not be.
+torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
+_SOURCE = Path(__file__).parents[1] / "kernels" / "pytorch.py"
+_TEXT = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:8]
 _cudnn_attention = torch.ops.aten._scaled_dot_product_cudnn_attention
 
 
@@ -33,12 +40,12 @@ def _on_hopper() -> bool:
 
 
 def _kernels() -> Any:
-    from models.layers.hopper import pytorch  # Triton comes with PyTorch for CUDA alone
+    from models.layers.kernels import pytorch  # Triton comes with PyTorch for CUDA alone
 
     return pytorch
 
 
-@torch.library.triton_op("layers::gelu", mutates_args=())
+@torch.library.triton_op(f"layers::gelu_{_TEXT}", mutates_args=())
 def _gelu(x: torch.Tensor) -> torch.Tensor:
     return _kernels().gelu(x)
 
@@ -48,7 +55,7 @@ def _(x: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(x)
 
 
-@torch.library.triton_op("layers::gelu_gradient", mutates_args=())
+@torch.library.triton_op(f"layers::gelu_gradient_{_TEXT}", mutates_args=())
 def _gelu_gradient(x: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return _kernels().gelu_gradient(x, gradient.contiguous())
 
@@ -59,7 +66,7 @@ def _(x: torch.Tensor, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     return torch.empty_like(x), sums
 
 
-@torch.library.triton_op("layers::add_norm", mutates_args=())
+@torch.library.triton_op(f"layers::add_norm_{_TEXT}", mutates_args=())
 def _add_norm(
     x: torch.Tensor, change: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, epsilon: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,7 +80,7 @@ def _(
     return x.new_empty(x.shape), x.new_empty(x.shape)
 
 
-@torch.library.triton_op("layers::norm_gradient", mutates_args=())
+@torch.library.triton_op(f"layers::norm_gradient_{_TEXT}", mutates_args=())
 def _norm_gradient(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -98,7 +105,7 @@ def _(
     return x.new_empty(x.shape), sums
 
 
-@torch.library.triton_op("layers::attention_gradient", mutates_args=())
+@torch.library.triton_op(f"layers::attention_gradient_{_TEXT}", mutates_args=())
 def _attention_gradient(
     output: torch.Tensor,
     gradient: torch.Tensor,
