@@ -70,15 +70,21 @@ class Linear(nn.Linear):
 
 
 class LayerNorm(nn.LayerNorm):
-    """MLX's own, with a faster gradient on an NVIDIA GPU."""
+    """MLX's own, with a faster gradient on an NVIDIA GPU. Given a change too, the norm of their sum and
+    the sum: a layer that is called, however it is computed, is one whose output the evidence has."""
 
-    def __call__(self, x: mx.array) -> mx.array:
-        if not (own_gradients.here() and own_gradients.fits(x)):
-            return cast(mx.array, super().__call__(x))
-        return cast(mx.array, own_gradients.norm(self.eps)(x, self.weight, self.bias))
+    def __call__(self, x: mx.array, change: mx.array | None = None) -> Any:
+        if own_gradients.here() and own_gradients.fits(x):
+            if change is None:
+                return own_gradients.norm(self.eps)(x, self.weight, self.bias)
+            return own_gradients.norm_sum(self.eps)(x, change, self.weight, self.bias)
+        if change is None:
+            return super().__call__(x)
+        total = x + change
+        return super().__call__(total), total
 
 
-def norm(width: int, epsilon: float) -> nn.LayerNorm:
+def norm(width: int, epsilon: float) -> LayerNorm:
     """Layer norm with a weight and a bias."""
     return LayerNorm(width, eps=epsilon, affine=True, bias=True)
 
@@ -122,13 +128,10 @@ def self_attend(qkv: nn.Linear, x: mx.array, heads: int) -> mx.array:
     return attend(queries, keys, values, None)
 
 
-def add_norm(x: mx.array, change: mx.array, norm: nn.LayerNorm) -> tuple[mx.array, mx.array]:
+def add_norm(x: mx.array, change: mx.array, norm: LayerNorm) -> tuple[mx.array, mx.array]:
     """x + change, both (..., width), and the norm of it."""
-    if own_gradients.here() and own_gradients.fits(x):
-        x, y = own_gradients.add_norm(norm.eps)(x, change, norm.weight, norm.bias)
-        return x, y
-    x = x + change
-    return x, norm(x)
+    y, x = norm(x, change)
+    return x, y
 
 
 # --- what MLX computes value by value on an x86 CPU, put so that a C++ compiler can vectorise it.

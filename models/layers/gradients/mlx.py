@@ -106,19 +106,19 @@ def norm(epsilon: float) -> Norm:
 
 
 @functools.cache
-def add_norm(epsilon: float) -> Norm:
-    """(x and change (..., width), weight, bias (width,)) -> x + change and its layer norm."""
+def norm_sum(epsilon: float) -> Norm:
+    """(x and change (..., width), weight, bias (width,)) -> the layer norm of x + change, and that sum."""
 
     @mx.custom_function
     def found(
         x: mx.array, change: mx.array, weight: mx.array, bias: mx.array
     ) -> tuple[mx.array, mx.array]:
         total = x + change
-        return total, mx.fast.layer_norm(total, weight, bias, epsilon)
+        return mx.fast.layer_norm(total, weight, bias, epsilon), total
 
     @found.vjp
     def _(primals: Any, gradients: Any, outputs: Any) -> tuple[mx.array, ...]:
-        (total, _), weight, (besides, gradient) = outputs, primals[2], gradients
+        (_, total), weight, (gradient, besides) = outputs, primals[2], gradients
         slope, *rest = _norm_gradients(total, weight, besides, gradient, epsilon)
         return slope, slope, *rest
 

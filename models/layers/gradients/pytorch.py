@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch.nn import functional
 
 MOST_TOKENS = 256  # so many keys of a head fit in a multiprocessor
