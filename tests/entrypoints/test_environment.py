@@ -18,7 +18,7 @@ import pytest
 
 import frameworks
 import models
-from entrypoints import doctor, environment, probe, processes, study, supervisor, verify
+from entrypoints import doctor, environment, planning, probe, processes, supervisor, verify
 from measurement.errors import InputError
 from measurement.schedule import Condition
 
@@ -340,20 +340,24 @@ def test_a_study_looks_for_a_device_in_every_framework_of_its_arms(
         probed.append(name)
         return {"devices": [{}, {"missing": "none"} if name == NAME else {}]}
 
-    monkeypatch.setattr(study, "probe", devices)
-    assert study.common_device("auto") == "gpu" and probed == ["mlx", "pytorch"]
-    assert study._further("mlx blas=mkl, tensorflow", workload) == [NAME]
-    assert study._further("mlx, tensorflow", "bert_tiny") == study._further("auto", workload) == []
+    monkeypatch.setattr(planning, "probe", devices)
+    assert planning.common_device("auto") == "gpu" and probed == ["mlx", "pytorch"]
+    assert planning._further("mlx blas=mkl, tensorflow", workload) == [NAME]
+    assert (
+        planning._further("mlx, tensorflow", "bert_tiny")
+        == planning._further("auto", workload)
+        == []
+    )
     assert fake.commands == []
-    assert study.common_device("auto", [NAME]) == "cpu"
+    assert planning.common_device("auto", [NAME]) == "cpu"
     assert environment.ready(NAME) is not None
-    assert study.common_device("gpu", [NAME]) == "gpu"
+    assert planning.common_device("gpu", [NAME]) == "gpu"
 
 
 def test_three_frameworks_are_compared_like_with_like() -> None:
     sizes = models.options("mnist")
     base = Condition("pytorch", "cpu")
-    _, comparisons = study.given_arms("mlx blas=mkl, pytorch blas=mkl, tensorflow", base, sizes)
+    _, comparisons = planning.given_arms("mlx blas=mkl, pytorch blas=mkl, tensorflow", base, sizes)
     assert [c["role"] for c in comparisons] == ["headline", "headline", "resolution"]
 
 

@@ -14,8 +14,10 @@ from mlflow.tracking import MlflowClient
 import models
 from benchmarks import kill_soak, kill_state
 from benchmarks.kill_soak import Aim
-from entrypoints import study
+from entrypoints import planning, so_far, study
+from entrypoints.deliver import Courier
 from measurement.errors import InputError
+from measurement.schedule import blocks
 from tests.entrypoints.conftest import invoke
 from tracking import names, outbox, read
 
@@ -92,29 +94,64 @@ def test_what_a_killed_study_must_not_do_is_seen(
         assert words in found
 
 
-def test_a_condition_that_changes_ends_a_study_at_once(
-    killed_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_condition_that_changes_ends_a_study_at_once(killed_folder: Path) -> None:
     """As a variable that a library put into the supervisor's environment did, after the first trial."""
     machine = read.study("soak-0").machine
     kept = outbox.of_study("soak-0", machine)
-    study._check_condition("soak-0", machine, "mlx")
+    so_far.check_condition("soak-0", kept, "mlx")
     later = [one for one in kept if one.record.tags.get("arm") == "mlx"][-1]
     changed = replace(
         later.record, tags={**later.record.tags, "settings": "KMP_INIT_AT_FORK=FALSE"}
     )
     found = [replace(one, record=changed) if one is later else one for one in kept]
-    monkeypatch.setattr(outbox, "of_study", lambda name, machine: found)
-    study._check_condition("soak-0", machine, "mlx threads=1")
+    so_far.check_condition("soak-0", found, "mlx threads=1")
     said = (
         "arm 'mlx' mixes conditions: settings is '.*' in record .* and 'KMP_INIT_AT_FORK=FALSE' in"
     )
     with pytest.raises(InputError, match=said):
-        study._check_condition("soak-0", machine, "mlx")
+        so_far.check_condition("soak-0", found, "mlx")
+
+
+def test_unequal_work_is_said_when_a_block_shows_it(
+    killed_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once a pairing, and the study goes on; the report would have said it at the end."""
+    machine, plan = read.study("soak-0").machine, read.study("soak-0").design
+    kept = outbox.of_study("soak-0", machine)
+    slots = list(blocks(tuple(plan["arms"]), plan["pairs"], plan["seed"]))
+    assert [found for slot in slots for found in so_far.unequal(kept, plan, slot)] == []
+
+    def other(one: outbox.Kept) -> outbox.Kept:
+        if one.record.tags.get("arm") != "mlx":
+            return one
+        parity = json.loads(one.record.tags["parity"])
+        parity["output"] = [2 * x for x in parity["output"]]
+        tags = {**one.record.tags, "parity": json.dumps(parity)}
+        return replace(one, record=replace(one.record, tags=tags))
+
+    found = [other(one) for one in kept]
+    monkeypatch.setattr(outbox, "of_study", lambda name, machine: found)
+    monkeypatch.setattr(study, "_run_slot", lambda slot, *_: None)
+    study.run_slots(
+        {**plan, "gap_seconds": 0},
+        "soak-0",
+        ("", ""),
+        dict.fromkeys(plan["arms"]),
+        set(),
+        Courier(),
+    )
+    said = [
+        line for line in capsys.readouterr().err.splitlines() if "did not do the same work" in line
+    ]
+    assert len(said) == 1
+    assert (
+        "mlx and mlx threads=1 did not do the same work in block 0: the evidence differs in output"
+        in said[0]
+    )
 
 
 def test_default_arms_compare_like_with_like() -> None:
-    arms, comparisons = study.default_arms("gpu")
+    arms, comparisons = planning.default_arms("gpu")
     assert arms == ["mlx", "pytorch", "pytorch (again)"]
     assert [pairing["role"] for pairing in comparisons] == ["headline", "resolution"]
 
@@ -134,10 +171,10 @@ ASKED = {
 def test_auto_is_what_workload_and_device_say(workload: str) -> None:
     config = models.load(workload, "config")
     device = "cpu-cpu" if config.KIND == "switch" else "cpu"
-    found, base = study.complete(ASKED | {"workload": workload, "device": device})
+    found, base = planning.complete(ASKED | {"workload": workload, "device": device})
     assert found["preset"] == config.DEFAULT_PRESET["cpu"] and base.device == device
     assert found["dataset"] == config.DATASETS[0] and found["mode"] == config.KIND
-    plan = study.design(found, base)
+    plan = planning.design(found, base)
     assert plan["metric"] == names.PRIMARY[config.KIND]
     trained = config.KIND == "train"
     assert plan["quality"] == (config.QUALITY if trained else "none")
@@ -148,28 +185,28 @@ def test_auto_is_what_workload_and_device_say(workload: str) -> None:
 def test_two_devices_are_never_one_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ASKED | {"workload": "device_switch"}
     missing: dict[str, list[dict[str, str]]] = {"devices": [{}, {"missing": "no GPU"}]}
-    monkeypatch.setattr(study, "probe", lambda framework: missing)
+    monkeypatch.setattr(planning, "probe", lambda framework: missing)
     for device in ("auto", "cpu-gpu"):
         with pytest.raises(InputError, match="nothing to switch to; device=cpu-cpu") as error:
-            study.complete(asked | {"device": device})
+            planning.complete(asked | {"device": device})
         assert "mlx and pytorch see no GPU" in str(error.value)
-    monkeypatch.setattr(study, "probe", lambda framework: {"devices": [{}, {}]})
-    found, base = study.complete(asked | {"device": "auto"})
+    monkeypatch.setattr(planning, "probe", lambda framework: {"devices": [{}, {}]})
+    found, base = planning.complete(asked | {"device": "auto"})
     assert (base.device, found["preset"]) == ("cpu-gpu", "study")
 
 
 def test_arms_that_multiply_on_a_cpu_get_one_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study.blas, "better", lambda: "mkl")
-    monkeypatch.setattr(study.sys, "platform", "linux")
+    monkeypatch.setattr(planning.blas, "better", lambda: "mkl")
+    monkeypatch.setattr(planning.sys, "platform", "linux")
     for device, arm in (("cpu-gpu", "mlx blas=mkl"), ("cpu-cpu", "mlx blas=mkl"), ("gpu", "mlx")):
-        assert study.default_arms(device, as_shipped=False)[0][0] == arm
+        assert planning.default_arms(device, as_shipped=False)[0][0] == arm
 
 
 def test_a_design_names_no_folder() -> None:
     asked = ASKED | {"workload": "tinyllama", "checkpoint": "/home/someone/stories"}
-    found, base = study.complete(asked)
-    assert study.design(found, base)["checkpoint"] == "stories"
-    assert study.sources_of(found).checkpoint == "/home/someone/stories"
+    found, base = planning.complete(asked)
+    assert planning.design(found, base)["checkpoint"] == "stories"
+    assert planning.sources_of(found).checkpoint == "/home/someone/stories"
 
 
 def test_two_workloads_make_two_studies_and_one_report(store: Path, run: Run) -> None:
