@@ -40,7 +40,7 @@ def _norm_gradient(x, weight, besides, gradient, epsilon):
     return (g - along) / deviation + (0 if besides is None else besides), sums
 
 
-FORMULAS = SimpleNamespace(WIDEST=2048, norm_gradient=_norm_gradient)
+FORMULAS = SimpleNamespace(norm_gradient=_norm_gradient)
 
 
 def _plain_norm(x, weight, bias):

@@ -5,6 +5,9 @@ kernels, and the kernels themselves where there is such a GPU. That they are fas
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +27,7 @@ from models.layers import pytorch as layers
 from models.layers.gradients import pytorch as layer_gradients
 
 LINES = 3  # of sums
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _sums(slope):
@@ -232,3 +236,10 @@ def test_kernels_are_as_close_to_float32_as_pytorchs_own(name, shape, of, monkey
         assert a.dtype == b.dtype == of
         error, usual_error = ((x.float() - c).norm() / c.norm() for x in (a, b))
         assert error <= 1.5 * usual_error + 1e-4, (name, float(error), float(usual_error))
+
+
+def test_a_twins_layers_can_be_imported_first():
+    """In a process where nothing else has imported the parts of PyTorch that they set."""
+    code = "import models.layers.pytorch"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0, found.stderr

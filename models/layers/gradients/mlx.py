@@ -19,9 +19,8 @@ def here() -> bool:
 
 
 def fits(x: mx.array) -> bool:
-    """Whether the kernel of a norm's gradient takes x (..., width)."""
-    width = x.shape[-1]
-    return width % 128 == 0 and width <= _kernels().WIDEST and x.dtype != mx.float64
+    """Whether the kernel of a norm's gradient takes x (..., width), and gains by it."""
+    return x.shape[-1] in _kernels().WIDTHS and x.dtype != mx.float64
 
 
 def _kernels() -> Any:

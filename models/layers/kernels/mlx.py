@@ -13,7 +13,9 @@ from typing import Any
 import mlx.core as mx
 
 LINES = 1056  # warps, eight for each multiprocessor of 132
-WIDEST = 2048  # what the registers of a warp hold
+WIDTHS = (
+    1024,
+)  # at which it gains; at 384 it does not, and every process compiles it anew, some 3 s
 _NORM_GRADIENT = """
     constexpr int EACH = WIDTH / 32, PIECES = EACH / VALUES;
     struct alignas(sizeof(T) * VALUES) Piece { T values[VALUES]; };
@@ -30,6 +32,8 @@ _NORM_GRADIENT = """
             for (int i = 0; i < VALUES; i++) values[p * VALUES + i] = float(piece.values[i]);
         }
     };
+    const float epsilon = numbers[0];
+    const bool more = numbers[1] != 0;
     float weights[EACH], of_weight[EACH] = {}, of_bias[EACH] = {};
     load(weight, weights);
     const int rows = x_shape[0];
@@ -45,7 +49,7 @@ _NORM_GRADIENT = """
             n[i] -= mean;
             variance += n[i] * n[i];
         }
-        const float inverse = rsqrtf(over_row(variance) + epsilon[0]);
+        const float inverse = rsqrtf(over_row(variance) + epsilon);
         for (int i = 0; i < EACH; i++) {
             n[i] *= inverse;
             of_weight[i] += g[i] * n[i];
@@ -59,11 +63,11 @@ _NORM_GRADIENT = """
         for (int p = 0; p < PIECES; p++) {
             const int at = p * 32 + lane;
             Piece piece;
-            if (BESIDES) piece = reinterpret_cast<const Piece*>(besides + start)[at];
+            if (more) piece = reinterpret_cast<const Piece*>(besides + start)[at];
             for (int i = 0; i < VALUES; i++) {
                 const int k = p * VALUES + i;
                 const float found = (g[k] - along_ones - n[k] * along_n) * inverse;
-                piece.values[i] = T(BESIDES ? found + float(piece.values[i]) : found);
+                piece.values[i] = T(more ? found + float(piece.values[i]) : found);
             }
             reinterpret_cast<Piece*>(slope + start)[at] = piece;
         }
@@ -82,7 +86,7 @@ _NORM_GRADIENT = """
 def _norm_gradient() -> Any:
     return mx.fast.cuda_kernel(
         name="norm_gradient",
-        input_names=["x", "weight", "besides", "gradient", "epsilon"],
+        input_names=["x", "weight", "besides", "gradient", "numbers"],
         output_names=["slope", "sums"],
         source=_NORM_GRADIENT,
     )
@@ -92,18 +96,18 @@ def norm_gradient(
     x: mx.array, weight: mx.array, besides: mx.array | None, gradient: mx.array, epsilon: float
 ) -> tuple[mx.array, mx.array]:
     """x, what of its gradient there is besides, and the gradient of its norm, all (..., width), a multiple
-    of 128 and at most WIDEST -> gradient of x, and sums of those of weight and bias (LINES, 2 * width)."""
+    of 128, at most 2,048 -> gradient of x, and sums of those of weight and bias (LINES, 2 * width)."""
     width = x.shape[-1]
     values = 8 if width % 256 == 0 and x.dtype != mx.float32 else 4  # a load of 16 bytes, or of 8
     rows = [v.reshape(-1, width) for v in (x, x if besides is None else besides, gradient)]
+    # No part of the template: one kernel for both is compiled in half the time.
+    numbers = mx.array([epsilon, besides is not None], mx.float32)
     slope, sums = _norm_gradient()(
-        inputs=[rows[0], weight, rows[1], rows[2], mx.array([epsilon], mx.float32)],
-        template=[
-            ("T", x.dtype), ("WIDTH", width), ("VALUES", values), ("BESIDES", besides is not None)
-        ],
+        inputs=[rows[0], weight, rows[1], rows[2], numbers],
+        template=[("T", x.dtype), ("WIDTH", width), ("VALUES", values)],
         grid=(LINES * 32, 1, 1),
         threadgroup=(128, 1, 1),
         output_shapes=[rows[0].shape, (LINES, 2 * width)],
         output_dtypes=[x.dtype, mx.float32],
-    )  # fmt: skip
+    )
     return slope.reshape(x.shape), sums
