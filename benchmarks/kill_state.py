@@ -28,6 +28,7 @@ _TABLES = ("runs", "params", "tags", "metrics", "latest_metrics")
 def marked(mark: str) -> list[psutil.Process]:
     """The processes whose environment carries the mark and that still run."""
     found = []
+    psutil.process_iter.cache_clear()  # of a number that is in use again it has the process before
     for process in psutil.process_iter():
         try:
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:

@@ -285,6 +285,7 @@ def _sweep(process: subprocess.Popen[bytes], local: _Local) -> None:
     # whole folder, which no other process is given in these words. One that is just ending has no
     # command line left.
     given = f'"folder": {json.dumps(str(local.folder))}'
+    psutil.process_iter.cache_clear()  # of a number that is in use again it has the process before
     for rank in psutil.process_iter(["cmdline"]):
         words = rank.info["cmdline"] or []
         ours = rank.pid != os.getpid() and any(given in word for word in words)

@@ -84,6 +84,7 @@ Used = Mapping[int, tuple[str, float]]  # process -> name and processor seconds 
 
 def _used() -> Used:
     found = {}
+    psutil.process_iter.cache_clear()  # of a number that is in use again it has the name before
     for process in psutil.process_iter(["name", "cpu_times"]):
         times = process.info["cpu_times"]
         if times is not None:  # denied

@@ -354,6 +354,9 @@ def test_a_rank_that_never_said_its_number_is_ended_too_and_nobody_else(tmp_path
     launcher = subprocess.Popen([sys.executable, "-c", ""])
     others = started("--job", "tests/test_jobs.py"), started(str(folder / "worker.log"))
     rank = started(json.dumps({"ranks": 2, "folder": str(folder)}))
+    # Its number was another process's when psutil looked last: killed as that one, it would stay.
+    list(psutil.process_iter())
+    psutil._pmap[rank.pid]._ident = (rank.pid, 0.0)
     try:
         launch._sweep(launcher, SimpleNamespace(pids={}, folder=folder))  # type: ignore[arg-type]
         assert not psutil.pid_exists(rank.pid)
