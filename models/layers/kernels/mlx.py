@@ -13,9 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 LINES = 1056  # warps, eight for each multiprocessor of 132
-WIDTHS = (
-    1024,
-)  # at which it gains; at 384 it does not, and every process compiles it anew, some 3 s
+WIDTHS = (1024,)  # at which it gains; at 384 it does not, and every process compiles it anew
 _NORM_GRADIENT = """
     constexpr int EACH = WIDTH / 32, PIECES = EACH / VALUES;
     struct alignas(sizeof(T) * VALUES) Piece { T values[VALUES]; };
