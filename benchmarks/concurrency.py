@@ -42,7 +42,7 @@ from analysis.report import write_csv
 from benchmarks.common import say, whole
 from benchmarks.postgres import missing, postgres
 from benchmarks.stores import server
-from entrypoints import installed, planning, study, supervisor, trial
+from entrypoints import installed, study, study_plan, supervisor, trial
 from entrypoints.analyze import Analysis, analyze
 from entrypoints.processes import ROOT, Listener
 from entrypoints.supervisor import Measured, TrialSpec
@@ -176,9 +176,9 @@ def _ends(
 
 def _measured(folder: Path) -> Measured:
     """One real trial, in a folder that belongs to no study."""
-    found, base = planning.complete({"workload": "mnist", **_STUDY})
-    plan = planning.design(found, base)
-    spec = planning.specifications(plan, planning.sources_of(found))["mlx threads=1"]
+    found, base = study_plan.complete({"workload": "mnist", **_STUDY})
+    plan = study_plan.design(found, base)
+    spec = study_plan.specifications(plan, study_plan.sources_of(found))["mlx threads=1"]
     with using(folder, "sqlite:///never.db"):
         return supervisor.measure(spec)
 

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import models
-from entrypoints import planning, record, study, trial
+from entrypoints import record, study, study_plan, trial
 from entrypoints.supervisor import Measured, TrialSpec
 from measurement.energy import Energy
 from measurement.errors import InputError
@@ -99,10 +99,10 @@ def write(name: str, pairs: int, models_of: int = 0, start: float | None = None)
         "gap_seconds": 0.0, "margin": 0.05,
     }  # fmt: skip
     base = Condition("pytorch", "cpu", "float32", "auto", "shipped", 2)
-    arms, comparisons = planning.given_arms(", ".join(ARMS), base, models.options(WORKLOAD))
-    plan = planning.fixed(options | {"by_machine": []}, base, arms, comparisons)
+    arms, comparisons = study_plan.given_arms(", ".join(ARMS), base, models.options(WORKLOAD))
+    plan = study_plan.fixed(options | {"by_machine": []}, base, arms, comparisons)
     with _instead(clock, models_of) as said:
-        code = study.conduct(name, plan, planning.Sources("auto", "mnist"))
+        code = study.conduct(name, plan, study_plan.Sources("auto", "mnist"))
     if code:
         raise InputError(f"the study was not recorded: {said.getvalue()[-500:]}")
 

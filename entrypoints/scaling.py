@@ -15,7 +15,7 @@ import click
 import models
 from analysis.flags import MINIMUM_PAIRS
 from analysis.statistics import holm_pairs
-from entrypoints import planning, study
+from entrypoints import study, study_plan
 from entrypoints.options import Command, Or, whole
 from entrypoints.sweep import parse_values
 from measurement import machine
@@ -102,7 +102,7 @@ def design(options: dict[str, Any], base: Condition) -> dict[str, Any]:
     chosen = FRAMEWORKS if options["framework"] == "both" else (options["framework"],)
     backends = parse_backends(options["backend"], chosen)
     batch, threads = batch_for(options, ranks, kinds), base.threads
-    stems = dict(zip(FRAMEWORKS, planning.default_arms(base.device)[0][:2], strict=True))
+    stems = dict(zip(FRAMEWORKS, study_plan.default_arms(base.device)[0][:2], strict=True))
 
     def arm(framework: str, kind: str, n: int) -> dict[str, Any]:
         size = batch * n if kind == "weak" else batch
@@ -144,7 +144,7 @@ def design(options: dict[str, Any], base: Condition) -> dict[str, Any]:
     reference = first[stems[chosen[-1]]]
     again = f"{reference} {AGAIN}"
     comparisons.append(_pairing(again, reference, "resolution"))
-    plan = planning.fixed(options, base, [*(m["name"] for m in members), again], comparisons)
+    plan = study_plan.fixed(options, base, [*(m["name"] for m in members), again], comparisons)
     # One host: a job on several needs its hostfile in every trial's specification (hostfile of
     # TrialSpec), and `hosts` here is then the number of them, which the analysis holds jobs to.
     fixed = {"ranks": ranks, "kinds": list(kinds), "threads": threads, "hosts": 1}
@@ -178,7 +178,7 @@ def _pairing(numerator: str, denominator: str, role: str) -> dict[str, str]:
 def main(**options: Any) -> None:
     ranks = parse_ranks(options["ranks"])
     options["threads"] = threads_for(options["threads"], ranks)
-    options, base = planning.complete(options | {"mode": "train", "checkpoint": "random"})
+    options, base = study_plan.complete(options | {"mode": "train", "checkpoint": "random"})
     base = replace(base, compile=options["compile"])
     plan = design(options, base)
     asked = sum(pairing["role"] == "headline" for pairing in plan["comparisons"])
@@ -193,7 +193,7 @@ def main(**options: Any) -> None:
             f"of {asked} numbers of ranks needs {needed}",
             err=True,
         )
-    sys.exit(study.conduct(options["name"], plan, planning.sources_of(options)))
+    sys.exit(study.conduct(options["name"], plan, study_plan.sources_of(options)))
 
 
 if __name__ == "__main__":

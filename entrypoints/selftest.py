@@ -26,15 +26,15 @@ from analysis import comparison
 from analysis.comparison import Around
 from analysis.findings import Comparison
 from analysis.flags import TRIAL_REMEDIES, meaning
-from entrypoints import planning, study, terminal
+from entrypoints import study, study_plan, terminal
 from entrypoints.deliver import Courier
 from entrypoints.faults import CLASSES, FAULTS, Fault
 from entrypoints.faults.of_studies import OF_STUDIES
 from entrypoints.faults.recorded import without_doubts
 from entrypoints.opening import open_study
 from entrypoints.options import Command
-from entrypoints.planning import Sources
 from entrypoints.processes import ROOT
+from entrypoints.study_plan import Sources
 from measurement.doubts import UNTRUSTED
 from measurement.errors import InputError
 from measurement.schedule import AGAIN, blocks
@@ -85,7 +85,7 @@ class Pipeline:
     """Runs broken arms beside sound ones, in the store and the folder of this process."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        arms, _ = planning.default_arms("cpu", as_shipped=False)
+        arms, _ = study_plan.default_arms("cpu", as_shipped=False)
         self.sound = {arm.split()[0]: arm for arm in arms if AGAIN not in arm}
         self.faults = faults
 
@@ -168,13 +168,13 @@ class Pipeline:
         # The smoke preset's audit is short, and fails by noise on a busy machine.
         longer = {**config.PLANS.get("smoke", {}), "audit_seconds": 0.3}
         config.PLANS = {**config.PLANS, "smoke": longer}
-        options, base = planning.complete(_options(workload, blocks_count))
+        options, base = study_plan.complete(_options(workload, blocks_count))
         against = [
             {"numerator": first, "denominator": second, "role": "headline"}
             for first, second in pairs
         ]
-        plan = planning.fixed(options, base, list(arms), against)
-        specs = planning.specifications(plan, Sources("auto", "synthetic"))
+        plan = study_plan.fixed(options, base, list(arms), against)
+        specs = study_plan.specifications(plan, Sources("auto", "synthetic"))
         courier = Courier()
         slots = blocks(tuple(arms), blocks_count, plan["seed"])
         click.echo(f"{workload}: {len(slots)} trials ...", err=True)

@@ -19,7 +19,7 @@ import click
 
 from analysis import stopping
 from analysis.provenance import FIRST
-from entrypoints import planning, prices, so_far, terminal
+from entrypoints import prices, so_far, study_plan, terminal
 from entrypoints.analyze import analyze
 from entrypoints.deliver import LATER, Courier
 from entrypoints.opening import Opened, alone, open_study
@@ -58,7 +58,7 @@ def run_slots(
     if len(missing) < len(slots):
         click.echo(f"{len(slots) - len(missing)} of {len(slots)} trials are done already", err=True)
     failures, before = [], _last(name, plan["machine"])
-    start, said = time.monotonic(), set[str]()
+    start, told = time.monotonic(), set[str]()
     with click.progressbar(
         length=len(missing), label=f"study {name}", file=sys.stderr, show_pos=True, width=30,
         item_show_func=lambda arm: arm or "",
@@ -86,10 +86,10 @@ def run_slots(
                 failures.append(line)
             kept = outbox.of_study(name, plan["machine"])
             so_far.check_condition(name, kept, slot.arm)
-            for pairing, line in so_far.unequal(kept, plan, slot):
-                if pairing not in said:  # once is enough
-                    said.add(pairing)
-                    click.echo(f"! {line}", err=True)
+            for pairing, sentence in so_far.unequal(kept, plan, slot):
+                if pairing not in told:  # once is enough
+                    told.add(pairing)
+                    click.echo(f"! {sentence}", err=True)
             bar.update(1, slot.arm)
             if not sys.stderr.isatty():
                 left = (time.monotonic() - start) / (number + 1) * (len(missing) - number - 1)
@@ -153,7 +153,7 @@ def _run_slot(
     return None
 
 
-def conduct(name: str, plan: dict[str, Any], sources: planning.Sources, only: str = ALL) -> int:
+def conduct(name: str, plan: dict[str, Any], sources: study_plan.Sources, only: str = ALL) -> int:
     """Runs what is missing of a study, analyses it, says what was found. Returns the exit code: 0, 1
     where a trial failed, 75 where the store does not have all of it.
 
@@ -164,7 +164,7 @@ def conduct(name: str, plan: dict[str, Any], sources: planning.Sources, only: st
         name = f"{plan['workload']}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"):
         raise InputError(f"study name '{name}': use letters, digits, '.', '_' and '-'")
-    specs = planning.specifications(plan, sources)
+    specs = study_plan.specifications(plan, sources)
     sizes = [spec.sizes for spec in specs.values()]
     prepare_data(plan["workload"], sources.dataset, sources.data_dir, sizes)
     with alone(name):
@@ -327,12 +327,12 @@ def main(**options: Any) -> None:
     workloads = [word.strip() for word in options["workload"].split(",")]
     plans, sources = {}, {}
     for workload in workloads:  # every one is checked before the first trial
-        found, base = planning.complete(options | {"workload": workload})
+        found, base = study_plan.complete(options | {"workload": workload})
         plans[workload], sources[workload] = (
-            planning.design(found, base),
-            planning.sources_of(found),
+            study_plan.design(found, base),
+            study_plan.sources_of(found),
         )
-        planning.specifications(plans[workload], sources[workload])
+        study_plan.specifications(plans[workload], sources[workload])
     if len(workloads) == 1:
         sys.exit(conduct(options["name"], plans[workloads[0]], sources[workloads[0]], only))
     name = time.strftime("%Y%m%d-%H%M%S") if options["name"] == "auto" else options["name"]

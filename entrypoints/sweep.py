@@ -14,7 +14,7 @@ import click
 
 import models
 from analysis.statistics import holm_pairs
-from entrypoints import planning, study
+from entrypoints import study, study_plan
 from entrypoints.options import Command, whole
 from measurement.errors import InputError
 from measurement.schedule import AGAIN, Condition
@@ -94,7 +94,7 @@ def checked(options: dict[str, Any]) -> list[Value]:
 def design(options: dict[str, Any], base: Condition, values: list[Value]) -> dict[str, Any]:
     """The study: at every value one pairing of the frameworks, and an A/A arm at the middle one."""
     parameter = options["parameter"]
-    mlx, torch = planning.default_arms(base.device)[0][:2]
+    mlx, torch = study_plan.default_arms(base.device)[0][:2]
     comparisons = [
         {
             "numerator": f"{mlx} {parameter}={value}",
@@ -107,7 +107,7 @@ def design(options: dict[str, Any], base: Condition, values: list[Value]) -> dic
     middle = comparisons[len(values) // 2]["denominator"]
     arms.append(f"{middle} {AGAIN}")
     comparisons.append({"numerator": arms[-1], "denominator": middle, "role": "resolution"})
-    plan = planning.fixed(options, base, arms, comparisons)
+    plan = study_plan.fixed(options, base, arms, comparisons)
     return {**plan, "sweep": {"parameter": parameter, "values": values}}
 
 
@@ -123,7 +123,7 @@ def design(options: dict[str, Any], base: Condition, values: list[Value]) -> dic
               help="16..1024 doubles from end to end; or a list, 16,64,256")  # fmt: skip
 @click.option("--epochs", type=whole(1), default=1, show_default=True)
 def main(**options: Any) -> None:
-    options, base = planning.complete(options)
+    options, base = study_plan.complete(options)
     values = checked(options)
     plan = design(options, base, values)
     needed = holm_pairs(len(values))
@@ -136,7 +136,7 @@ def main(**options: Any) -> None:
             f"needs {needed}",
             err=True,
         )
-    sys.exit(study.conduct(options["name"], plan, planning.sources_of(options)))
+    sys.exit(study.conduct(options["name"], plan, study_plan.sources_of(options)))
 
 
 if __name__ == "__main__":

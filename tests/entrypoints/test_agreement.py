@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from entrypoints import agreement, opening, planning, sweep
+from entrypoints import agreement, opening, study_plan, sweep
 from entrypoints.deliver import Courier
 from measurement.errors import InputError
 from measurement.schedule import Condition
@@ -27,7 +27,7 @@ A, B = "linux-x86_64-2c-aaaaaa", "mac-arm64-8c-bbbbbb"
 
 
 def plan_of(machine: str, base: Condition = CPU, **options: Any) -> dict[str, Any]:
-    return {**planning.design({**OPTIONS, **options}, base), "machine": machine}
+    return {**study_plan.design({**OPTIONS, **options}, base), "machine": machine}
 
 
 def part(plan: dict[str, Any]) -> Study:

@@ -9,7 +9,7 @@ import pytest
 
 import models
 from analysis.stopping import Look
-from entrypoints import overlay, planning, study
+from entrypoints import overlay, study, study_plan
 from entrypoints.deliver import Courier
 from entrypoints.processes import environment
 from measurement.errors import InputError
@@ -37,14 +37,14 @@ OPTIONS = {
     ],
 )
 def test_the_first_pairing_asks_what_differs_in_it(arms: str, role: str) -> None:
-    named, comparisons = planning.given_arms(arms, BASE, SIZES)
+    named, comparisons = study_plan.given_arms(arms, BASE, SIZES)
     second = arms.split(", ")[1]
     assert [pairing["role"] for pairing in comparisons] == [role, "resolution"]
     assert named[-1] == f"{second} (again)"
 
 
 def test_a_slowed_copy_of_the_reference_joins_the_study() -> None:
-    plan = planning.design({**OPTIONS, "slowdown_percent": 5.0}, BASE)
+    plan = study_plan.design({**OPTIONS, "slowdown_percent": 5.0}, BASE)
     assert plan["arms"][-1] == "pytorch slowdown_percent=5"
     assert plan["comparisons"][-1] == {
         "numerator": "pytorch slowdown_percent=5",
@@ -55,15 +55,15 @@ def test_a_slowed_copy_of_the_reference_joins_the_study() -> None:
 
 
 def test_looking_needs_pairs_enough_for_the_first_look() -> None:
-    assert planning.design({**OPTIONS, "until_resolved": True}, BASE)["stopping"] == "anytime"
+    assert study_plan.design({**OPTIONS, "until_resolved": True}, BASE)["stopping"] == "anytime"
     with pytest.raises(InputError, match="expected 8 or more"):
-        planning.design({**OPTIONS, "until_resolved": True, "pairs": 7}, BASE)
+        study_plan.design({**OPTIONS, "until_resolved": True, "pairs": 7}, BASE)
 
 
 def test_an_arm_has_sizes_of_its_own() -> None:
     arms = {"arms": "mlx batch_size=64, pytorch batch_size=64"}
-    specs = planning.specifications(
-        planning.design({**OPTIONS, **arms}, BASE), planning.Sources("auto", "synthetic")
+    specs = study_plan.specifications(
+        study_plan.design({**OPTIONS, **arms}, BASE), study_plan.Sources("auto", "synthetic")
     )
     assert {spec.sizes["batch_size"] for spec in specs.values()} == {64}
 
@@ -105,7 +105,7 @@ def test_a_study_that_looks_stops_when_it_is_decided(
     monkeypatch: pytest.MonkeyPatch, decided: int, run: int
 ) -> None:
     ran: list[str] = []
-    plan = planning.design({**OPTIONS, "pairs": 12, "until_resolved": True}, BASE)
+    plan = study_plan.design({**OPTIONS, "pairs": 12, "until_resolved": True}, BASE)
     monkeypatch.setattr(study, "_run_slot", lambda slot, *_: ran.append(slot.arm))
     monkeypatch.setattr(read, "study", lambda name, machine: None)
     monkeypatch.setattr(read, "trials_of", lambda study, finished: len(ran) // 3)
@@ -122,7 +122,7 @@ def test_a_study_that_looks_stops_when_it_is_decided(
 
 
 def test_a_study_of_fixed_size_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = planning.design({**OPTIONS, "pairs": 12}, BASE)
+    plan = study_plan.design({**OPTIONS, "pairs": 12}, BASE)
     monkeypatch.setattr(study, "_run_slot", lambda slot, *_: None)
     monkeypatch.setattr(study.stopping, "look", lambda *_: pytest.fail("looked"))
     assert study.run_slots(plan, "x", ("", ""), dict.fromkeys(plan["arms"]), set(), Courier()) == []
@@ -132,7 +132,7 @@ def test_some_blocks_of_a_study_run_alone_and_in_the_order_drawn_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran: list[Slot] = []
-    plan = planning.design({**OPTIONS, "pairs": 12}, BASE)
+    plan = study_plan.design({**OPTIONS, "pairs": 12}, BASE)
     specs = dict.fromkeys(plan["arms"])
     monkeypatch.setattr(study, "_run_slot", lambda slot, *_: ran.append(slot))
     for only in ("5-9", "11"):

@@ -18,7 +18,7 @@ import pytest
 
 import frameworks
 import models
-from entrypoints import doctor, environment, planning, probe, processes, supervisor, verify
+from entrypoints import doctor, environment, probe, processes, study_plan, supervisor, verify
 from measurement.errors import InputError
 from measurement.schedule import Condition
 
@@ -340,24 +340,26 @@ def test_a_study_looks_for_a_device_in_every_framework_of_its_arms(
         probed.append(name)
         return {"devices": [{}, {"missing": "none"} if name == NAME else {}]}
 
-    monkeypatch.setattr(planning, "probe", devices)
-    assert planning.common_device("auto") == "gpu" and probed == ["mlx", "pytorch"]
-    assert planning._further("mlx blas=mkl, tensorflow", workload) == [NAME]
+    monkeypatch.setattr(study_plan, "probe", devices)
+    assert study_plan.common_device("auto") == "gpu" and probed == ["mlx", "pytorch"]
+    assert study_plan._further("mlx blas=mkl, tensorflow", workload) == [NAME]
     assert (
-        planning._further("mlx, tensorflow", "bert_tiny")
-        == planning._further("auto", workload)
+        study_plan._further("mlx, tensorflow", "bert_tiny")
+        == study_plan._further("auto", workload)
         == []
     )
     assert fake.commands == []
-    assert planning.common_device("auto", [NAME]) == "cpu"
+    assert study_plan.common_device("auto", [NAME]) == "cpu"
     assert environment.ready(NAME) is not None
-    assert planning.common_device("gpu", [NAME]) == "gpu"
+    assert study_plan.common_device("gpu", [NAME]) == "gpu"
 
 
 def test_three_frameworks_are_compared_like_with_like() -> None:
     sizes = models.options("mnist")
     base = Condition("pytorch", "cpu")
-    _, comparisons = planning.given_arms("mlx blas=mkl, pytorch blas=mkl, tensorflow", base, sizes)
+    _, comparisons = study_plan.given_arms(
+        "mlx blas=mkl, pytorch blas=mkl, tensorflow", base, sizes
+    )
     assert [c["role"] for c in comparisons] == ["headline", "headline", "resolution"]
 
 

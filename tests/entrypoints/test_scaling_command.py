@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from entrypoints import agreement, planning, scaling
+from entrypoints import agreement, scaling, study_plan
 from measurement.errors import InputError
 from measurement.schedule import Condition
 from tests.analysis import rows as made
@@ -121,8 +121,8 @@ def test_backends_are_of_jobs_and_one_a_framework() -> None:
 def test_on_a_linux_cpu_both_frameworks_get_the_better_blas(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(planning.blas, "better", lambda: "mkl")
-    monkeypatch.setattr(planning.sys, "platform", "linux")
+    monkeypatch.setattr(study_plan.blas, "better", lambda: "mkl")
+    monkeypatch.setattr(study_plan.sys, "platform", "linux")
     plan = scaling.design(OPTIONS, Condition("pytorch", "cpu", threads=1))
     assert {arm.split(" ranks")[0] for arm in plan["arms"]} == {"mlx blas=mkl", "pytorch blas=mkl"}
 
@@ -177,7 +177,7 @@ def test_a_mistake_is_one_line_and_exit_code_two(
 
 def test_no_arm_of_the_study_measures_inference_that_a_job_cannot(store: Path) -> None:
     plan = scaling.design(OPTIONS | {"ranks": "1,2"}, Condition("pytorch", "cpu", threads=1))
-    specs = planning.specifications(plan, planning.Sources("auto", "synthetic"))
+    specs = study_plan.specifications(plan, study_plan.Sources("auto", "synthetic"))
     assert not any(spec.inference for spec in specs.values())
     assert {spec.condition.threads for spec in specs.values()} == {1}
     by_name = {one["name"]: one for one in plan["scaling_arms"]}

@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 import models
 from benchmarks import kill_soak, kill_state
 from benchmarks.kill_soak import Aim
-from entrypoints import planning, so_far, study
+from entrypoints import so_far, study, study_plan
 from entrypoints.deliver import Courier
 from measurement.errors import InputError
 from measurement.schedule import blocks
@@ -151,7 +151,7 @@ def test_unequal_work_is_said_when_a_block_shows_it(
 
 
 def test_default_arms_compare_like_with_like() -> None:
-    arms, comparisons = planning.default_arms("gpu")
+    arms, comparisons = study_plan.default_arms("gpu")
     assert arms == ["mlx", "pytorch", "pytorch (again)"]
     assert [pairing["role"] for pairing in comparisons] == ["headline", "resolution"]
 
@@ -171,10 +171,10 @@ ASKED = {
 def test_auto_is_what_workload_and_device_say(workload: str) -> None:
     config = models.load(workload, "config")
     device = "cpu-cpu" if config.KIND == "switch" else "cpu"
-    found, base = planning.complete(ASKED | {"workload": workload, "device": device})
+    found, base = study_plan.complete(ASKED | {"workload": workload, "device": device})
     assert found["preset"] == config.DEFAULT_PRESET["cpu"] and base.device == device
     assert found["dataset"] == config.DATASETS[0] and found["mode"] == config.KIND
-    plan = planning.design(found, base)
+    plan = study_plan.design(found, base)
     assert plan["metric"] == names.PRIMARY[config.KIND]
     trained = config.KIND == "train"
     assert plan["quality"] == (config.QUALITY if trained else "none")
@@ -185,28 +185,28 @@ def test_auto_is_what_workload_and_device_say(workload: str) -> None:
 def test_two_devices_are_never_one_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ASKED | {"workload": "device_switch"}
     missing: dict[str, list[dict[str, str]]] = {"devices": [{}, {"missing": "no GPU"}]}
-    monkeypatch.setattr(planning, "probe", lambda framework: missing)
+    monkeypatch.setattr(study_plan, "probe", lambda framework: missing)
     for device in ("auto", "cpu-gpu"):
         with pytest.raises(InputError, match="nothing to switch to; device=cpu-cpu") as error:
-            planning.complete(asked | {"device": device})
+            study_plan.complete(asked | {"device": device})
         assert "mlx and pytorch see no GPU" in str(error.value)
-    monkeypatch.setattr(planning, "probe", lambda framework: {"devices": [{}, {}]})
-    found, base = planning.complete(asked | {"device": "auto"})
+    monkeypatch.setattr(study_plan, "probe", lambda framework: {"devices": [{}, {}]})
+    found, base = study_plan.complete(asked | {"device": "auto"})
     assert (base.device, found["preset"]) == ("cpu-gpu", "study")
 
 
 def test_arms_that_multiply_on_a_cpu_get_one_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning.blas, "better", lambda: "mkl")
-    monkeypatch.setattr(planning.sys, "platform", "linux")
+    monkeypatch.setattr(study_plan.blas, "better", lambda: "mkl")
+    monkeypatch.setattr(study_plan.sys, "platform", "linux")
     for device, arm in (("cpu-gpu", "mlx blas=mkl"), ("cpu-cpu", "mlx blas=mkl"), ("gpu", "mlx")):
-        assert planning.default_arms(device, as_shipped=False)[0][0] == arm
+        assert study_plan.default_arms(device, as_shipped=False)[0][0] == arm
 
 
 def test_a_design_names_no_folder() -> None:
     asked = ASKED | {"workload": "tinyllama", "checkpoint": "/home/someone/stories"}
-    found, base = planning.complete(asked)
-    assert planning.design(found, base)["checkpoint"] == "stories"
-    assert planning.sources_of(found).checkpoint == "/home/someone/stories"
+    found, base = study_plan.complete(asked)
+    assert study_plan.design(found, base)["checkpoint"] == "stories"
+    assert study_plan.sources_of(found).checkpoint == "/home/someone/stories"
 
 
 def test_two_workloads_make_two_studies_and_one_report(store: Path, run: Run) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from entrypoints import planning, sweep
+from entrypoints import study_plan, sweep
 from measurement.schedule import Condition
 from tests.entrypoints.conftest import invoke
 from tracking import read
@@ -106,8 +106,8 @@ def test_every_value_has_one_pairing_and_the_middle_one_a_second_copy() -> None:
 def test_on_a_linux_cpu_both_frameworks_get_the_better_blas(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(planning.blas, "better", lambda: "mkl")
-    monkeypatch.setattr(planning.sys, "platform", "linux")
+    monkeypatch.setattr(study_plan.blas, "better", lambda: "mkl")
+    monkeypatch.setattr(study_plan.sys, "platform", "linux")
     plan = sweep.design(OPTIONS, Condition("pytorch", "cpu"), [8, 16])
     assert {arm.rsplit(" hidden_size", 1)[0] for arm in plan["arms"]} == {
         "mlx blas=mkl", "pytorch blas=mkl",
